@@ -1,0 +1,237 @@
+/* InternVL 2.5 inference in Vulkan compute shaders.
+ *
+ * The model: arXiv 2412.05271. A picture becomes 448x448 tiles; every tile becomes 256 vectors
+ * (vision encoder, pixel shuffle, projector) that stand in the prompt where <image> was; the language
+ * model answers in text.
+ *
+ * Use: ivl_device_open -> ivl_model_load (or ivl_model_share) -> ivl_image_new per picture ->
+ * ivl_session_new -> ivl_session_ask. One scheduler thread per model batches what all sessions ask for.
+ *
+ * Threads: every function may be called from any thread; an IvlSession takes one question at a time.
+ * Ownership: objects are reference counted, *_unref takes NULL. Strings handed out are owned as said.
+ * Errors: functions that take a GError ** return NULL or FALSE and set it, in the domain IVL_ERROR; the
+ * message names the cause and what to do about it.
+ */
+#ifndef INTERNVL_H
+#define INTERNVL_H
+
+#include <glib.h>
+#include <gio/gio.h>
+
+G_BEGIN_DECLS
+
+/* ---- errors ---- */
+
+#define IVL_ERROR (ivl_error_quark ())
+
+typedef enum {
+  IVL_ERROR_NO_DEVICE,     /* no Vulkan driver, or none that matches the name */
+  IVL_ERROR_DEVICE_LOST,   /* the driver gave up; the device and its models can't be used any more */
+  IVL_ERROR_OUT_OF_MEMORY, /* the message holds bytes needed and bytes found */
+  IVL_ERROR_UNSUPPORTED,   /* valid, but not something this engine does */
+  IVL_ERROR_BAD_MODEL,     /* a model file is missing, corrupt, or contradicts its config.json */
+  IVL_ERROR_BAD_ARGUMENT,  /* the caller's mistake */
+  IVL_ERROR_CONTEXT_FULL,  /* prompt and answer don't fit the model's context */
+  IVL_ERROR_CANCELLED,
+  IVL_ERROR_IO,            /* a file can't be read */
+  IVL_ERROR_INTERNAL,      /* a broken promise of this library: please report */
+} IvlErrorCode;
+
+GQuark ivl_error_quark (void);
+
+/* ---- device ---- */
+
+typedef struct IvlDevice IvlDevice;
+
+/* Opens a Vulkan device. NAME: NULL or "" means $INTERNVL_DEVICE, else the best one (discrete, integrated,
+ * virtual, then software); "cpu" / "gpu" by kind; a number as listed by ivl_device_list; or part of a device's
+ * name in any case. */
+IvlDevice *ivl_device_open (const char *name, GError **error);
+
+/* The host application's own Vulkan objects, borrowed: they must outlive the IvlDevice. Handles are passed as
+ * void * so that this header doesn't need vulkan.h. The device must be Vulkan 1.2 or newer, created with the
+ * features timelineSemaphore; others are used if listed in enabled_extensions. */
+typedef struct {
+  void *instance;        /* VkInstance */
+  void *physical_device; /* VkPhysicalDevice */
+  void *device;          /* VkDevice */
+  void *queue;           /* VkQueue of a family with compute */
+  guint32 queue_family;
+  GMutex *queue_lock;    /* taken round every submission; may be NULL if the queue is the engine's alone */
+} IvlDeviceImport;
+IvlDevice *ivl_device_import (const IvlDeviceImport *import, GError **error);
+
+IvlDevice *ivl_device_ref (IvlDevice *device);
+void ivl_device_unref (IvlDevice *device);
+const char *ivl_device_get_name (IvlDevice *device); /* borrowed */
+
+/* Names of the devices found, in the order of their numbers; free with g_strfreev. */
+char **ivl_device_list (GError **error);
+
+/* ---- model ---- */
+
+typedef struct IvlModel IvlModel;
+
+/* How matrix weights are held on the device. AUTO keeps the checkpoint's own type. */
+typedef enum {
+  IVL_WEIGHTS_AUTO,
+  IVL_WEIGHTS_F32,
+  IVL_WEIGHTS_F16,
+  IVL_WEIGHTS_BF16,
+} IvlWeights;
+
+typedef struct {
+  IvlWeights weights;
+  guint context_tokens; /* KV cache of one session, at most; 0: min (config's max_position_embeddings, 8192) */
+  guint max_sessions;   /* sessions that decode side by side; 0: 16 */
+  guint64 kv_bytes;     /* KV cache of all sessions, grown as needed up to this; 0: what the device has to spare */
+} IvlModelParams;
+
+/* Loads a Hugging Face checkpoint folder: config.json, *.safetensors, tokenizer files. PARAMS may be NULL.
+ * Blocks for seconds to minutes. CANCELLABLE may be NULL. */
+IvlModel *ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *params,
+                          GCancellable *cancellable, GError **error);
+
+/* As ivl_device_open + ivl_model_load, but callers in one process that name the same folder, device and
+ * parameters get the same model. Concurrent callers wait for the one that loads. */
+IvlModel *ivl_model_share (const char *device_name, const char *path, const IvlModelParams *params,
+                           GCancellable *cancellable, GError **error);
+
+IvlModel *ivl_model_ref (IvlModel *model);
+/* The last reference stops the scheduler thread; questions under way end with IVL_ERROR_CANCELLED. */
+void ivl_model_unref (IvlModel *model);
+
+typedef struct {
+  const char *name;         /* borrowed; the folder's last path element */
+  const char *architecture; /* borrowed; e.g. "InternViT 24x1024 + Qwen2 24x896" */
+  guint tile_size;          /* pixels a side */
+  guint tokens_per_tile;
+  guint context_tokens;
+  guint vocab_size;
+  guint64 weight_bytes;     /* on the device */
+} IvlModelInfo;
+void ivl_model_get_info (IvlModel *model, IvlModelInfo *info);
+
+/* Sums since the model was loaded; times are device-busy nanoseconds of the scheduler. */
+typedef struct {
+  guint64 tiles_encoded, prompt_tokens, generated_tokens, prompt_tokens_reused;
+  guint64 encode_ns, prefill_ns, decode_ns;
+  guint64 decode_steps; /* batched forwards; generated_tokens / decode_steps = mean batch */
+} IvlModelStats;
+void ivl_model_get_stats (IvlModel *model, IvlModelStats *stats);
+
+/* ---- pictures ---- */
+
+/* A picture in memory, in any layout of samples at constant strides. Component 0, 1, 2 are R, G, B or Y, U, V. */
+typedef struct {
+  struct {
+    const guint8 *data; /* first byte of the top row */
+    gssize stride;      /* bytes from a row to the next; negative for bottom-up pictures */
+    gsize row_bytes;    /* bytes of a row that may be read */
+    guint rows;
+  } planes[4];
+  guint n_planes;
+  struct {
+    guint8 plane;
+    guint8 pixel_stride; /* bytes from a sample to the next */
+    guint8 offset;       /* bytes from the row's start to the first sample */
+    guint8 bytes;        /* 1 or 2 (little endian unless big_endian) */
+    guint8 big_endian;
+    guint8 shift;        /* value = (raw >> shift) & ((1 << depth) - 1) */
+    guint8 depth;        /* bits, 1..16 */
+    guint8 w_sub, h_sub; /* log2 of the subsampling */
+  } components[3];
+  guint width, height;
+  /* rgb[i] = matrix[i][0..2] . (c0, c1, c2) + matrix[i][3] with samples as value / (2^depth - 1) and RGB in 0..1;
+   * then clamped and rounded to 8 bits, as the reference sees pictures. */
+  float matrix[3][4];
+  /* Part of the picture to use, in pixels; all zero means the whole. */
+  guint crop_x, crop_y, crop_width, crop_height;
+} IvlPicture;
+
+/* Fills matrix for full-range RGB samples. */
+void ivl_picture_set_rgb_matrix (IvlPicture *picture);
+/* Fills matrix for Y'CbCr with luma weights KR and KB (BT.709: 0.2126, 0.0722). All components must have DEPTH bits. */
+void ivl_picture_set_yuv_matrix (IvlPicture *picture, double kr, double kb, gboolean full_range, guint depth);
+/* Packed 8-bit RGB, 3 bytes a pixel. */
+void ivl_picture_init_rgb (IvlPicture *picture, const guint8 *data, guint width, guint height, gsize stride);
+
+/* A picture of a model, on its way to embeddings. Encoded once, whoever asks about it and however often. */
+typedef struct IvlImage IvlImage;
+
+/* Copies the pixels and returns at once. MAX_TILES: 1 squashes the picture into one tile (frames of a video);
+ * more allows the reference's dynamic tiling plus thumbnail (stills). */
+IvlImage *ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_tiles, GError **error);
+IvlImage *ivl_image_ref (IvlImage *image);
+void ivl_image_unref (IvlImage *image);
+/* Asks for encoding now rather than when first needed by a question. */
+void ivl_image_prefetch (IvlImage *image);
+guint ivl_image_get_n_tiles (IvlImage *image);
+
+/* ---- questions and answers ---- */
+
+typedef struct {
+  guint max_tokens;          /* generated tokens at most */
+  float temperature;         /* 0: greedy */
+  float top_p;               /* 0..1; 1: off */
+  guint top_k;               /* 0: off */
+  guint64 seed;              /* same seed, prompt and device: same answer */
+  float repetition_penalty;  /* 1: off */
+  const char *const *stop;   /* NULL or a NULL-terminated list: the answer ends before the first of these */
+} IvlGenerateParams;
+#define IVL_GENERATE_PARAMS_INIT { 1024, 0.f, 1.f, 0, 0, 1.f, NULL }
+
+typedef enum {
+  IVL_MEDIA_IMAGES, /* one: "<image>\n" + prompt; several: "Image-1: <image>\n..." */
+  IVL_MEDIA_VIDEO,  /* "Frame1: <image>\nFrame2: <image>\n..." + prompt; a single frame as one image */
+} IvlMedia;
+
+/* A piece of the answer, valid UTF-8, as soon as it is known. Called on the scheduler's thread: return soon. */
+typedef void (*IvlTextFunc) (const char *piece, gpointer user_data);
+
+typedef struct {
+  const char *system_prompt; /* NULL: the model's own; only read by a session's first question */
+  const char *prompt;        /* UTF-8; literal <image> marks where images go, else they are put in front */
+  IvlImage *const *images;   /* new ones of this turn */
+  guint n_images;
+  IvlMedia media;
+  IvlGenerateParams params;
+  IvlTextFunc text_func;     /* may be NULL */
+  gpointer text_data;
+} IvlQuestion;
+
+typedef enum { IVL_FINISH_STOP, IVL_FINISH_LENGTH, IVL_FINISH_CANCELLED } IvlFinish;
+
+typedef struct {
+  char *text;               /* stripped; special tokens left out except ref, box, quad and their ends */
+  IvlFinish finish;
+  guint prompt_tokens, generated_tokens, prompt_tokens_reused;
+  double confidence;        /* mean probability of the generated tokens */
+  guint64 encode_ns, prefill_ns, decode_ns; /* wall time of this question's stages */
+} IvlAnswer;
+void ivl_answer_free (IvlAnswer *answer);
+
+/* A conversation. Holds KV cache only from its first question on. */
+typedef struct IvlSession IvlSession;
+IvlSession *ivl_session_new (IvlModel *model, GError **error);
+IvlSession *ivl_session_ref (IvlSession *session);
+void ivl_session_unref (IvlSession *session);
+
+/* Blocks until answered. A cancelled question returns an answer with the text so far and
+ * IVL_FINISH_CANCELLED; a failed one returns NULL, and the conversation is as before the question. */
+IvlAnswer *ivl_session_ask (IvlSession *session, const IvlQuestion *question, GError **error);
+
+/* As above without blocking. Everything in QUESTION is copied or referenced. DONE is called once, on the scheduler's
+ * thread, with ANSWER (owned by the callee) or ERROR (borrowed). */
+typedef void (*IvlAnswerFunc) (IvlSession *session, IvlAnswer *answer, const GError *error, gpointer user_data);
+gboolean ivl_session_ask_async (IvlSession *session, const IvlQuestion *question, IvlAnswerFunc done,
+                                gpointer user_data, GError **error);
+
+/* Ends the question under way, within one token; no effect if there is none. */
+void ivl_session_cancel (IvlSession *session);
+/* Forgets the conversation. Fails while a question is under way. */
+gboolean ivl_session_reset (IvlSession *session, GError **error);
+
+G_END_DECLS
+
+#endif
