@@ -1,0 +1,66 @@
+#include "kernels/gemm.h"
+
+static const struct {
+  guint tm, tn;
+  IvlKernelId texel[3], buffer[3];
+} tiles[] = {
+#define TILE(TM, TN)                                                                               \
+  {                                                                                                \
+    TM, TN, { IVL_K_GEMM_F32_##TM##X##TN##_TEXEL, IVL_K_GEMM_F16_##TM##X##TN##_TEXEL,              \
+              IVL_K_GEMM_BF16_##TM##X##TN##_TEXEL },                                               \
+      { IVL_K_GEMM_F32_##TM##X##TN##_BUFFER, IVL_K_GEMM_F16_##TM##X##TN##_BUFFER,                  \
+        IVL_K_GEMM_BF16_##TM##X##TN##_BUFFER },                                                    \
+  }
+  TILE (1, 4), TILE (2, 4), TILE (4, 8), TILE (8, 8),
+#undef TILE
+};
+
+guint64
+ivl_weight_slice_bytes (IvlDtype dtype, guint n, guint k)
+{
+  guint64 panels = (n + IVL_PANEL - 1) / IVL_PANEL;
+  guint64 k_pad = (k + 7) / 8 * 8;
+  return panels * IVL_PANEL * k_pad * ivl_dtype_bytes (dtype);
+}
+
+void
+ivl_gemm (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
+          const IvlGemmEpilogue *epilogue)
+{
+  ivl_gemm_variant (stream, weight, x, m, y, epilogue, 0, -1);
+}
+
+void
+ivl_gemm_variant (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlRows y,
+                  const IvlGemmEpilogue *epilogue, guint tile_m, int texels)
+{
+  IvlDevice *device = x.span.buffer->device;
+  if (tile_m == 0)
+    tile_m = m >= 8 ? 8 : m >= 3 ? 4 : m;
+  guint t = 0;
+  while (tiles[t].tm != tile_m)
+    t++;
+  guint lanes = MIN (MAX (device->subgroup_size, 8), IVL_PANEL);
+
+  for (guint s = 0; s < w->n_slices; s++) {
+    guint n = s + 1 < w->n_slices ? w->slice_n : w->n - s * w->slice_n;
+    gboolean use_texels = texels != 0
+                          && MAX (x.span.size, w->slices[s].size) / 16
+                                 <= device->properties.limits.maxTexelBufferElements;
+    struct IvlPushGemm push = {
+      .m = m, .n = n, .k = w->k_pad,
+      .x_offset = (guint32) (x.offset / 4), .x_pitch = x.pitch / 4,
+      .y_offset = (guint32) y.offset, .y_pitch = y.pitch,
+      .n_base = s * w->slice_n,
+    };
+    guint32 specs[] = { lanes, epilogue->bias != NULL, epilogue->act, epilogue->scale != NULL, epilogue->add };
+    IvlSpan unused = { x.span.buffer, x.span.offset, 16 };
+    IvlSpan spans[] = { x.span, w->slices[s], epilogue->bias ? *epilogue->bias : unused,
+                        epilogue->scale ? *epilogue->scale : unused, y.span };
+    IvlGroups groups = { (m + tile_m - 1) / tile_m, (n + lanes * tiles[t].tn - 1) / (lanes * tiles[t].tn), 1 };
+    ivl_vk_dispatch (stream, (use_texels ? tiles[t].texel : tiles[t].buffer)[w->dtype], specs, G_N_ELEMENTS (specs),
+                     spans, &push, sizeof push, groups);
+    ivl_vk_note_work (stream, 2.0 * m * n * w->k,
+                      (double) w->slices[s].size + 4.0 * m * (w->k + (double) n));
+  }
+}

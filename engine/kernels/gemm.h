@@ -1,0 +1,58 @@
+/* Matrix products with weights: y (+)= scale * act (x . w^T + bias), fused. */
+#ifndef IVL_KERNELS_GEMM_H
+#define IVL_KERNELS_GEMM_H
+
+#include "vk/command.h"
+#include "push.h"
+
+typedef enum { IVL_DTYPE_F32, IVL_DTYPE_F16, IVL_DTYPE_BF16 } IvlDtype;
+
+static inline guint
+ivl_dtype_bytes (IvlDtype dtype)
+{
+  return dtype == IVL_DTYPE_F32 ? 4 : 2;
+}
+
+/* A float matrix [rows, pitch] on the device. Rows start at multiples of 16 bytes; pitch is a multiple of 4. */
+typedef struct {
+  IvlSpan span;
+  guint64 offset; /* floats, to row 0 */
+  guint pitch;    /* floats */
+} IvlRows;
+
+static inline IvlRows
+ivl_rows (IvlSpan span, guint pitch)
+{
+  return (IvlRows){ span, 0, pitch };
+}
+
+/* A weight [n, k] in panels (see push.h). Big ones are cut along n so that each slice can be bound. */
+typedef struct {
+  IvlDtype dtype;
+  guint n, k;  /* logical */
+  guint k_pad; /* k rounded up to 8; x must be finite (zero) there */
+  guint slice_n; /* columns of every slice but the last; a multiple of IVL_PANEL */
+  guint n_slices;
+  IvlSpan *slices; /* owned by whoever made it */
+} IvlWeight;
+
+guint64 ivl_weight_slice_bytes (IvlDtype dtype, guint n, guint k);
+
+typedef enum { IVL_ACT_NONE, IVL_ACT_GELU, IVL_ACT_SWIGLU } IvlAct;
+
+typedef struct {
+  const IvlSpan *bias;  /* f32 [n], or NULL */
+  const IvlSpan *scale; /* f32 [n], or NULL: LayerScale */
+  IvlAct act;           /* SWIGLU: columns are (gate, up) pairs and y has n / 2 columns */
+  gboolean add;         /* y += instead of y = */
+} IvlGemmEpilogue;
+
+void ivl_gemm (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
+               const IvlGemmEpilogue *epilogue);
+
+/* For checks and timing: forces the tile (TM of 1, 2, 4, 8; 0: by m) and the way of reading (-1: by device,
+ * 0 storage buffers, 1 texel buffers). */
+void ivl_gemm_variant (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
+                       const IvlGemmEpilogue *epilogue, guint tile_m, int texels);
+
+#endif

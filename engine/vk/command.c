@@ -1,0 +1,467 @@
+#include "vk/command.h"
+
+#include <string.h>
+
+#define N_SLOTS 4            /* submissions under way before begin waits for the oldest */
+#define SETS_PER_POOL 512
+#define MAX_QUERIES 8192
+#define STAGING_BYTES (16u << 20)
+#define WAIT_NS (120ull * 1000000000ull) /* longer than any single submission takes on a slow device */
+
+typedef struct {
+  VkCommandPool pool;
+  VkCommandBuffer commands;
+  GArray *descriptor_pools; /* VkDescriptorPool */
+  guint pool_index;
+  VkQueryPool queries;
+  GPtrArray *query_profiles; /* IvlVkProfile * per dispatch of this submission */
+  guint64 ticket;
+} Slot;
+
+typedef struct {
+  VkBuffer buffer;
+  VkDeviceSize offset, end;
+  bool write;
+} Access;
+
+struct IvlVkStream {
+  IvlDevice *device;
+  Slot slots[N_SLOTS];
+  guint next;
+  Slot *current; /* between begin and submit */
+  VkSemaphore timeline;
+  guint64 submitted;
+  GError *sticky;
+  GArray *accesses; /* since the last barrier */
+  IvlVkBuffer *staging, *readback;
+  bool profiling;
+  GHashTable *profile;
+  IvlVkProfile *last_profile;
+};
+
+IvlVkStream *
+ivl_vk_stream_new (IvlDevice *device, GError **error)
+{
+  IvlVkStream *self = g_new0 (IvlVkStream, 1);
+  self->device = ivl_device_ref (device);
+  self->accesses = g_array_new (FALSE, FALSE, sizeof (Access));
+  self->profile = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, g_free);
+  VkSemaphoreTypeCreateInfo type = { .sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
+                                     .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE };
+  VkSemaphoreCreateInfo semaphore = { .sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type };
+  VK_TRY (device, vkCreateSemaphore (device->device, &semaphore, NULL, &self->timeline));
+  for (guint i = 0; i < N_SLOTS; i++) {
+    Slot *slot = &self->slots[i];
+    slot->descriptor_pools = g_array_new (FALSE, FALSE, sizeof (VkDescriptorPool));
+    slot->query_profiles = g_ptr_array_new ();
+    VkCommandPoolCreateInfo pool = { .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                     .queueFamilyIndex = device->queue_family };
+    VK_TRY (device, vkCreateCommandPool (device->device, &pool, NULL, &slot->pool));
+    VkCommandBufferAllocateInfo allocate = { .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                             .commandPool = slot->pool,
+                                             .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+                                             .commandBufferCount = 1 };
+    VK_TRY (device, vkAllocateCommandBuffers (device->device, &allocate, &slot->commands));
+  }
+  return self;
+fail:
+  ivl_vk_stream_free (self);
+  return NULL;
+}
+
+void
+ivl_vk_stream_free (IvlVkStream *self)
+{
+  if (!self)
+    return;
+  VkDevice device = self->device->device;
+  if (self->submitted)
+    ivl_vk_wait (self, 0, NULL);
+  for (guint i = 0; i < N_SLOTS; i++) {
+    Slot *slot = &self->slots[i];
+    if (slot->descriptor_pools) {
+      for (guint j = 0; j < slot->descriptor_pools->len; j++)
+        vkDestroyDescriptorPool (device, g_array_index (slot->descriptor_pools, VkDescriptorPool, j), NULL);
+      g_array_unref (slot->descriptor_pools);
+    }
+    g_clear_pointer (&slot->query_profiles, g_ptr_array_unref);
+    vkDestroyQueryPool (device, slot->queries, NULL);
+    vkDestroyCommandPool (device, slot->pool, NULL);
+  }
+  vkDestroySemaphore (device, self->timeline, NULL);
+  ivl_vk_buffer_free (self->staging);
+  ivl_vk_buffer_free (self->readback);
+  g_array_unref (self->accesses);
+  g_hash_table_unref (self->profile);
+  g_clear_error (&self->sticky);
+  ivl_device_unref (self->device);
+  g_free (self);
+}
+
+void
+ivl_vk_stream_set_profiling (IvlVkStream *self, bool on)
+{
+  self->profiling = on && self->device->timestamps;
+  g_hash_table_remove_all (self->profile);
+}
+
+GHashTable *
+ivl_vk_stream_get_profile (IvlVkStream *self)
+{
+  return self->profile;
+}
+
+static void
+collect_queries (IvlVkStream *self, Slot *slot)
+{
+  guint n = slot->query_profiles->len;
+  if (!n)
+    return;
+  g_autofree guint64 *times = g_new (guint64, 2 * n);
+  if (vkGetQueryPoolResults (self->device->device, slot->queries, 0, 2 * n, 2 * n * sizeof *times, times,
+                             sizeof *times, VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT) == VK_SUCCESS)
+    for (guint i = 0; i < n; i++) {
+      IvlVkProfile *profile = g_ptr_array_index (slot->query_profiles, i);
+      profile->calls++;
+      profile->ns += (guint64) ((double) (times[2 * i + 1] - times[2 * i])
+                                * self->device->properties.limits.timestampPeriod);
+    }
+  g_ptr_array_set_size (slot->query_profiles, 0);
+}
+
+gboolean
+ivl_vk_wait (IvlVkStream *self, guint64 ticket, GError **error)
+{
+  if (ticket == 0)
+    ticket = self->submitted;
+  VkSemaphoreWaitInfo info = { .sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
+                               .semaphoreCount = 1,
+                               .pSemaphores = &self->timeline,
+                               .pValues = &ticket };
+  VkResult result;
+  do
+    result = vkWaitSemaphores (self->device->device, &info, WAIT_NS);
+  while (result == VK_TIMEOUT && !g_atomic_int_get (&self->device->lost));
+  if (result < 0 || result == VK_TIMEOUT)
+    return ivl_vk_fail (self->device, result < 0 ? result : VK_ERROR_DEVICE_LOST, "vkWaitSemaphores", error);
+  for (guint i = 0; i < N_SLOTS; i++)
+    if (self->slots[i].ticket && self->slots[i].ticket <= ticket)
+      collect_queries (self, &self->slots[i]);
+  return TRUE;
+}
+
+gboolean
+ivl_vk_begin (IvlVkStream *self, GError **error)
+{
+  g_assert (!self->current);
+  IvlDevice *device = self->device;
+  if (g_atomic_int_get (&device->lost))
+    return ivl_vk_fail (device, VK_ERROR_DEVICE_LOST, "vkBeginCommandBuffer", error);
+  Slot *slot = &self->slots[self->next];
+  if (slot->ticket && !ivl_vk_wait (self, slot->ticket, error))
+    return FALSE;
+  VK_TRY (device, vkResetCommandPool (device->device, slot->pool, 0));
+  for (guint i = 0; i < slot->descriptor_pools->len; i++)
+    vkResetDescriptorPool (device->device, g_array_index (slot->descriptor_pools, VkDescriptorPool, i), 0);
+  slot->pool_index = 0;
+  if (self->profiling) {
+    if (!slot->queries) {
+      VkQueryPoolCreateInfo info = { .sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
+                                     .queryType = VK_QUERY_TYPE_TIMESTAMP,
+                                     .queryCount = MAX_QUERIES };
+      VK_TRY (device, vkCreateQueryPool (device->device, &info, NULL, &slot->queries));
+    }
+    vkResetQueryPool (device->device, slot->queries, 0, MAX_QUERIES);
+  }
+  VkCommandBufferBeginInfo info = { .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                    .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT };
+  VK_TRY (device, vkBeginCommandBuffer (slot->commands, &info));
+  self->current = slot;
+  g_array_set_size (self->accesses, 0);
+  /* Submissions of a stream run in order but not one after the other without this. */
+  VkMemoryBarrier barrier = { .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+                              .srcAccessMask = VK_ACCESS_MEMORY_WRITE_BIT,
+                              .dstAccessMask = VK_ACCESS_MEMORY_READ_BIT | VK_ACCESS_MEMORY_WRITE_BIT };
+  vkCmdPipelineBarrier (slot->commands, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, 0, 1,
+                        &barrier, 0, NULL, 0, NULL);
+  return TRUE;
+fail:
+  return FALSE;
+}
+
+static void
+need (IvlVkStream *self, const IvlSpan *span, bool write)
+{
+  VkDeviceSize end = span->offset + span->size;
+  for (guint i = 0; i < self->accesses->len; i++) {
+    Access *a = &g_array_index (self->accesses, Access, i);
+    if (a->buffer != span->buffer->buffer || !(a->write || write) || a->offset >= end || span->offset >= a->end)
+      continue;
+    VkPipelineStageFlags stages = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+    VkMemoryBarrier barrier = { .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+                                .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
+                                .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT
+                                                 | VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT };
+    vkCmdPipelineBarrier (self->current->commands, stages, stages, 0, 1, &barrier, 0, NULL, 0, NULL);
+    g_array_set_size (self->accesses, 0);
+    return;
+  }
+}
+
+static void
+note (IvlVkStream *self, const IvlSpan *span, bool write)
+{
+  Access a = { span->buffer->buffer, span->offset, span->offset + span->size, write };
+  g_array_append_val (self->accesses, a);
+}
+
+static VkDescriptorSet
+allocate_set (IvlVkStream *self, VkDescriptorSetLayout layout)
+{
+  Slot *slot = self->current;
+  for (;;) {
+    if (slot->pool_index == slot->descriptor_pools->len) {
+      VkDescriptorPoolSize sizes[] = {
+        { VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, SETS_PER_POOL * IVL_MAX_BINDINGS },
+        { VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, SETS_PER_POOL * 3 },
+      };
+      VkDescriptorPoolCreateInfo info = { .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
+                                          .maxSets = SETS_PER_POOL,
+                                          .poolSizeCount = G_N_ELEMENTS (sizes),
+                                          .pPoolSizes = sizes };
+      VkDescriptorPool pool;
+      VkResult result = vkCreateDescriptorPool (self->device->device, &info, NULL, &pool);
+      if (result < 0) {
+        ivl_vk_fail (self->device, result, "vkCreateDescriptorPool", &self->sticky);
+        return VK_NULL_HANDLE;
+      }
+      g_array_append_val (slot->descriptor_pools, pool);
+    }
+    VkDescriptorSetAllocateInfo info = {
+      .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
+      .descriptorPool = g_array_index (slot->descriptor_pools, VkDescriptorPool, slot->pool_index),
+      .descriptorSetCount = 1,
+      .pSetLayouts = &layout
+    };
+    VkDescriptorSet set;
+    if (vkAllocateDescriptorSets (self->device->device, &info, &set) == VK_SUCCESS)
+      return set;
+    slot->pool_index++;
+  }
+}
+
+void
+ivl_vk_dispatch (IvlVkStream *self, IvlKernelId id, const guint32 *specs, guint n_specs, const IvlSpan *spans,
+                 const void *push, gsize push_bytes, IvlGroups groups)
+{
+  g_assert (self->current && push_bytes <= IVL_PUSH_BYTES);
+  self->last_profile = NULL;
+  if (self->sticky || groups.x == 0 || groups.y == 0 || groups.z == 0)
+    return;
+  const IvlKernel *kernel = &ivl_kernels[id];
+  const IvlVkPipeline *pipeline = ivl_vk_pipeline_get (self->device, id, specs, n_specs, &self->sticky);
+  VkDescriptorSet set = pipeline ? allocate_set (self, pipeline->set_layout) : VK_NULL_HANDLE;
+  if (!set)
+    return;
+  VkCommandBuffer commands = self->current->commands;
+
+  guint n = (guint) strlen (kernel->bindings);
+  VkWriteDescriptorSet writes[IVL_MAX_BINDINGS];
+  VkDescriptorBufferInfo buffers[IVL_MAX_BINDINGS];
+  VkBufferView views[IVL_MAX_BINDINGS];
+  for (guint i = 0; i < n; i++) {
+    char kind = kernel->bindings[i];
+    bool texels = kind == 'u' || kind == 'f';
+    need (self, &spans[i], kind == 'w' || kind == 'x');
+    writes[i] = (VkWriteDescriptorSet){ .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+                                        .dstSet = set,
+                                        .dstBinding = i,
+                                        .descriptorCount = 1,
+                                        .descriptorType = texels ? VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER
+                                                                 : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                        .pBufferInfo = &buffers[i],
+                                        .pTexelBufferView = &views[i] };
+    if (texels) {
+      views[i] = ivl_vk_buffer_view (spans[i].buffer,
+                                     kind == 'u' ? VK_FORMAT_R32G32B32A32_UINT : VK_FORMAT_R32G32B32A32_SFLOAT,
+                                     spans[i].offset, spans[i].size);
+      if (!views[i]) {
+        ivl_fail (&self->sticky, IVL_ERROR_INTERNAL, "kernel %s: no texel view of %" G_GUINT64_FORMAT " bytes",
+                  kernel->name, (guint64) spans[i].size);
+        return;
+      }
+    } else {
+      buffers[i] = (VkDescriptorBufferInfo){ spans[i].buffer->buffer, spans[i].offset, spans[i].size };
+    }
+  }
+  for (guint i = 0; i < n; i++)
+    note (self, &spans[i], kernel->bindings[i] == 'w' || kernel->bindings[i] == 'x');
+  vkUpdateDescriptorSets (self->device->device, n, writes, 0, NULL);
+  vkCmdBindPipeline (commands, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline->pipeline);
+  vkCmdBindDescriptorSets (commands, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline->layout, 0, 1, &set, 0, NULL);
+  if (push_bytes)
+    vkCmdPushConstants (commands, pipeline->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, (guint32) push_bytes, push);
+
+  GPtrArray *queries = self->current->query_profiles;
+  bool timed = self->profiling && 2 * queries->len + 2 <= MAX_QUERIES;
+  if (timed)
+    vkCmdWriteTimestamp (commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, self->current->queries, 2 * queries->len);
+  vkCmdDispatch (commands, groups.x, groups.y, groups.z);
+  if (timed) {
+    vkCmdWriteTimestamp (commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, self->current->queries, 2 * queries->len + 1);
+    IvlVkProfile *profile = g_hash_table_lookup (self->profile, kernel->name);
+    if (!profile) {
+      profile = g_new0 (IvlVkProfile, 1);
+      profile->name = kernel->name;
+      g_hash_table_insert (self->profile, (gpointer) kernel->name, profile);
+    }
+    g_ptr_array_add (queries, profile);
+    self->last_profile = profile;
+  }
+}
+
+void
+ivl_vk_note_work (IvlVkStream *self, double flops, double bytes)
+{
+  if (self->last_profile) {
+    self->last_profile->flops += flops;
+    self->last_profile->bytes += bytes;
+  }
+}
+
+void
+ivl_vk_copy (IvlVkStream *self, IvlSpan from, IvlSpan to, VkDeviceSize bytes)
+{
+  if (self->sticky || bytes == 0)
+    return;
+  from.size = to.size = bytes;
+  need (self, &from, false);
+  need (self, &to, true);
+  note (self, &from, false);
+  note (self, &to, true);
+  VkBufferCopy region = { from.offset, to.offset, bytes };
+  vkCmdCopyBuffer (self->current->commands, from.buffer->buffer, to.buffer->buffer, 1, &region);
+}
+
+void
+ivl_vk_fill (IvlVkStream *self, IvlSpan span, guint32 value)
+{
+  if (self->sticky)
+    return;
+  need (self, &span, true);
+  note (self, &span, true);
+  vkCmdFillBuffer (self->current->commands, span.buffer->buffer, span.offset, span.size, value);
+}
+
+void
+ivl_vk_discard (IvlVkStream *self)
+{
+  if (!self->current)
+    return;
+  vkEndCommandBuffer (self->current->commands);
+  g_ptr_array_set_size (self->current->query_profiles, 0);
+  self->current->ticket = 0;
+  self->current = NULL;
+  g_clear_error (&self->sticky);
+}
+
+gboolean
+ivl_vk_submit (IvlVkStream *self, guint64 *ticket, GError **error)
+{
+  g_assert (self->current);
+  IvlDevice *device = self->device;
+  if (self->sticky) {
+    g_propagate_error (error, g_steal_pointer (&self->sticky));
+    goto fail;
+  }
+  Slot *slot = self->current;
+  VkMemoryBarrier barrier = { .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+                              .srcAccessMask = VK_ACCESS_MEMORY_WRITE_BIT,
+                              .dstAccessMask = VK_ACCESS_HOST_READ_BIT };
+  vkCmdPipelineBarrier (slot->commands, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &barrier,
+                        0, NULL, 0, NULL);
+  VK_TRY (device, vkEndCommandBuffer (slot->commands));
+  guint64 value = self->submitted + 1;
+  VkTimelineSemaphoreSubmitInfo timeline = { .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
+                                             .signalSemaphoreValueCount = 1,
+                                             .pSignalSemaphoreValues = &value };
+  VkSubmitInfo info = { .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                        .pNext = &timeline,
+                        .commandBufferCount = 1,
+                        .pCommandBuffers = &slot->commands,
+                        .signalSemaphoreCount = 1,
+                        .pSignalSemaphores = &self->timeline };
+  g_mutex_lock (device->queue_lock);
+  VkResult result = vkQueueSubmit (device->queue, 1, &info, VK_NULL_HANDLE);
+  g_mutex_unlock (device->queue_lock);
+  VK_TRY (device, result);
+  self->submitted = value;
+  slot->ticket = value;
+  self->next = (self->next + 1) % N_SLOTS;
+  self->current = NULL;
+  if (ticket)
+    *ticket = value;
+  return TRUE;
+fail:
+  ivl_vk_discard (self);
+  return FALSE;
+}
+
+gboolean
+ivl_vk_run (IvlVkStream *self, GError **error)
+{
+  guint64 ticket;
+  return ivl_vk_submit (self, &ticket, error) && ivl_vk_wait (self, ticket, error);
+}
+
+gboolean
+ivl_vk_write (IvlVkStream *self, IvlSpan to, const void *data, gsize bytes, GError **error)
+{
+  g_assert (bytes <= to.size);
+  if (to.buffer->map) {
+    if (self->submitted && !ivl_vk_wait (self, 0, error))
+      return FALSE;
+    memcpy ((guint8 *) to.buffer->map + to.offset, data, bytes);
+    ivl_vk_buffer_flush (to.buffer);
+    return TRUE;
+  }
+  if (!self->staging && !(self->staging = ivl_vk_buffer_new (self->device, IVL_VK_UPLOAD, STAGING_BYTES, error)))
+    return FALSE;
+  for (gsize done = 0; done < bytes; done += STAGING_BYTES) {
+    gsize n = MIN (bytes - done, STAGING_BYTES);
+    memcpy (self->staging->map, (const guint8 *) data + done, n);
+    ivl_vk_buffer_flush (self->staging);
+    if (!ivl_vk_begin (self, error))
+      return FALSE;
+    ivl_vk_copy (self, (IvlSpan){ self->staging, 0, n }, (IvlSpan){ to.buffer, to.offset + done, n }, n);
+    if (!ivl_vk_run (self, error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+gboolean
+ivl_vk_read (IvlVkStream *self, IvlSpan from, void *data, gsize bytes, GError **error)
+{
+  g_assert (bytes <= from.size);
+  if (from.buffer->map) {
+    if (self->submitted && !ivl_vk_wait (self, 0, error))
+      return FALSE;
+    ivl_vk_buffer_invalidate (from.buffer);
+    memcpy (data, (const guint8 *) from.buffer->map + from.offset, bytes);
+    return TRUE;
+  }
+  if (!self->readback && !(self->readback = ivl_vk_buffer_new (self->device, IVL_VK_READBACK, STAGING_BYTES, error)))
+    return FALSE;
+  for (gsize done = 0; done < bytes; done += STAGING_BYTES) {
+    gsize n = MIN (bytes - done, STAGING_BYTES);
+    if (!ivl_vk_begin (self, error))
+      return FALSE;
+    ivl_vk_copy (self, (IvlSpan){ from.buffer, from.offset + done, n }, (IvlSpan){ self->readback, 0, n }, n);
+    if (!ivl_vk_run (self, error))
+      return FALSE;
+    ivl_vk_buffer_invalidate (self->readback);
+    memcpy ((guint8 *) data + done, self->readback->map, n);
+  }
+  return TRUE;
+}

@@ -1,0 +1,54 @@
+/* Recording and submitting work. An IvlVkStream is used by one thread at a time; its submissions run in order.
+ * Barriers are derived: each dispatch says which spans it reads and writes, and a barrier goes in only where
+ * one overlaps what was written (or would overwrite what is being read) since the last. */
+#ifndef IVL_VK_COMMAND_H
+#define IVL_VK_COMMAND_H
+
+#include "vk/pipeline.h"
+
+typedef struct IvlVkStream IvlVkStream;
+
+IvlVkStream *ivl_vk_stream_new (IvlDevice *device, GError **error);
+/* Waits for what was submitted. NULL-safe. */
+void ivl_vk_stream_free (IvlVkStream *stream);
+
+/* Turns GPU timestamps round every dispatch on or off (off by default; they cost barriers). */
+void ivl_vk_stream_set_profiling (IvlVkStream *stream, bool on);
+/* Sums since profiling was turned on: kernel name -> IvlVkProfile *; borrowed. Submissions must be waited for. */
+typedef struct {
+  const char *name;
+  guint64 calls, ns;
+  double flops, bytes; /* as told by ivl_vk_note_work */
+} IvlVkProfile;
+GHashTable *ivl_vk_stream_get_profile (IvlVkStream *stream);
+
+/* Between begin and submit. Errors (a pipeline that fails to compile, no memory for descriptors) are kept and
+ * reported by submit, so that a forward pass reads as a list of dispatches. */
+gboolean ivl_vk_begin (IvlVkStream *stream, GError **error);
+
+typedef struct {
+  guint32 x, y, z;
+} IvlGroups;
+
+/* SPANS: one per binding letter of the kernel. PUSH: at most IVL_PUSH_BYTES. */
+void ivl_vk_dispatch (IvlVkStream *stream, IvlKernelId kernel, const guint32 *specs, guint n_specs,
+                      const IvlSpan *spans, const void *push, gsize push_bytes, IvlGroups groups);
+void ivl_vk_copy (IvlVkStream *stream, IvlSpan from, IvlSpan to, VkDeviceSize bytes);
+void ivl_vk_fill (IvlVkStream *stream, IvlSpan span, guint32 value);
+/* For the profile: the arithmetic and memory traffic of the last dispatch. */
+void ivl_vk_note_work (IvlVkStream *stream, double flops, double bytes);
+
+/* Makes everything recorded so far visible to the host once waited for, and submits. */
+gboolean ivl_vk_submit (IvlVkStream *stream, guint64 *ticket, GError **error);
+/* Waits for TICKET (0: everything). */
+gboolean ivl_vk_wait (IvlVkStream *stream, guint64 ticket, GError **error);
+/* submit + wait */
+gboolean ivl_vk_run (IvlVkStream *stream, GError **error);
+/* Drops what was recorded since begin. */
+void ivl_vk_discard (IvlVkStream *stream);
+
+/* Host to device and back, through staging where memory isn't mapped; both wait. Not between begin and submit. */
+gboolean ivl_vk_write (IvlVkStream *stream, IvlSpan to, const void *data, gsize bytes, GError **error);
+gboolean ivl_vk_read (IvlVkStream *stream, IvlSpan from, void *data, gsize bytes, GError **error);
+
+#endif

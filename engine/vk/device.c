@@ -1,0 +1,409 @@
+/* Choosing a device, asking for features, and turning VkResult into GError. */
+#include "vk/device.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *
+result_name (VkResult result)
+{
+  switch (result) {
+#define R(name)                                                                                    \
+  case name:                                                                                       \
+    return #name;
+    R (VK_ERROR_OUT_OF_HOST_MEMORY)
+    R (VK_ERROR_OUT_OF_DEVICE_MEMORY)
+    R (VK_ERROR_INITIALIZATION_FAILED)
+    R (VK_ERROR_DEVICE_LOST)
+    R (VK_ERROR_MEMORY_MAP_FAILED)
+    R (VK_ERROR_LAYER_NOT_PRESENT)
+    R (VK_ERROR_EXTENSION_NOT_PRESENT)
+    R (VK_ERROR_FEATURE_NOT_PRESENT)
+    R (VK_ERROR_INCOMPATIBLE_DRIVER)
+    R (VK_ERROR_TOO_MANY_OBJECTS)
+    R (VK_ERROR_FORMAT_NOT_SUPPORTED)
+    R (VK_ERROR_FRAGMENTED_POOL)
+    R (VK_ERROR_OUT_OF_POOL_MEMORY)
+    R (VK_ERROR_INVALID_EXTERNAL_HANDLE)
+#undef R
+  default:
+    return "VkResult";
+  }
+}
+
+gboolean
+ivl_vk_fail (IvlDevice *device, VkResult result, const char *call, GError **error)
+{
+  IvlErrorCode code = IVL_ERROR_INTERNAL;
+  const char *remedy = "";
+  switch (result) {
+  case VK_ERROR_OUT_OF_HOST_MEMORY:
+  case VK_ERROR_OUT_OF_DEVICE_MEMORY:
+    code = IVL_ERROR_OUT_OF_MEMORY;
+    remedy = "; free memory, or use a smaller model, context or weight type";
+    break;
+  case VK_ERROR_DEVICE_LOST:
+    code = IVL_ERROR_DEVICE_LOST;
+    remedy = "; the device stopped working: open it again, and see the system log for the driver's reason";
+    if (device)
+      g_atomic_int_set (&device->lost, 1);
+    break;
+  case VK_ERROR_INITIALIZATION_FAILED:
+  case VK_ERROR_INCOMPATIBLE_DRIVER:
+    code = IVL_ERROR_NO_DEVICE;
+    remedy = "; install a Vulkan driver (Debian: mesa-vulkan-drivers, which has a software one too)";
+    break;
+  default:
+    break;
+  }
+  int length = (int) strcspn (call, " (");
+  return ivl_fail (error, code, "Vulkan: %.*s failed: %s (%d)%s", length, call, result_name (result), result, remedy);
+}
+
+static VkInstance
+create_instance (GError **error)
+{
+  VkApplicationInfo app = { .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
+                            .pApplicationName = "internvl",
+                            .pEngineName = "internvl",
+                            .apiVersion = VK_API_VERSION_1_2 };
+  VkInstanceCreateInfo info = { .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, .pApplicationInfo = &app };
+  VkInstance instance = VK_NULL_HANDLE;
+  VkResult result = vkCreateInstance (&info, NULL, &instance);
+  if (result != VK_SUCCESS) {
+    ivl_vk_fail (NULL, result, "vkCreateInstance", error);
+    return VK_NULL_HANDLE;
+  }
+  return instance;
+}
+
+static int
+compute_family (VkPhysicalDevice physical)
+{
+  VkQueueFamilyProperties families[32];
+  guint32 n = G_N_ELEMENTS (families);
+  vkGetPhysicalDeviceQueueFamilyProperties (physical, &n, families);
+  int best = -1;
+  for (guint32 i = 0; i < n; i++) {
+    if (!(families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) || families[i].queueCount == 0)
+      continue;
+    /* A family without graphics is a compute engine of its own and doesn't wait behind the desktop. */
+    if (best < 0 || !(families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT))
+      best = (int) i;
+  }
+  return best;
+}
+
+static int
+type_rank (VkPhysicalDeviceType type)
+{
+  switch (type) {
+  case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
+    return 0;
+  case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
+    return 1;
+  case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
+    return 2;
+  case VK_PHYSICAL_DEVICE_TYPE_OTHER:
+    return 3;
+  default:
+    return 4;
+  }
+}
+
+/* Devices that can serve, in the order the driver lists them. */
+static GArray *
+list_devices (VkInstance instance, GError **error)
+{
+  guint32 n = 0;
+  VkResult result = vkEnumeratePhysicalDevices (instance, &n, NULL);
+  g_autofree VkPhysicalDevice *all = g_new0 (VkPhysicalDevice, n + 1);
+  if (result >= 0)
+    result = vkEnumeratePhysicalDevices (instance, &n, all);
+  if (result < 0) {
+    ivl_vk_fail (NULL, result, "vkEnumeratePhysicalDevices", error);
+    return NULL;
+  }
+  GArray *list = g_array_new (FALSE, FALSE, sizeof (VkPhysicalDevice));
+  for (guint32 i = 0; i < n; i++) {
+    VkPhysicalDeviceProperties properties;
+    vkGetPhysicalDeviceProperties (all[i], &properties);
+    if (properties.apiVersion >= VK_API_VERSION_1_2 && compute_family (all[i]) >= 0)
+      g_array_append_val (list, all[i]);
+  }
+  if (list->len == 0) {
+    g_array_unref (list);
+    ivl_fail (error, IVL_ERROR_NO_DEVICE,
+              "No Vulkan 1.2 device found (%u older or without compute); install a driver (Debian: "
+              "mesa-vulkan-drivers, which has a software one too)", n);
+    return NULL;
+  }
+  return list;
+}
+
+char **
+ivl_device_list (GError **error)
+{
+  VkInstance instance = create_instance (error);
+  if (!instance)
+    return NULL;
+  GArray *list = list_devices (instance, error);
+  char **names = NULL;
+  if (list) {
+    names = g_new0 (char *, list->len + 1);
+    for (guint i = 0; i < list->len; i++) {
+      VkPhysicalDeviceProperties properties;
+      vkGetPhysicalDeviceProperties (g_array_index (list, VkPhysicalDevice, i), &properties);
+      names[i] = g_strdup (properties.deviceName);
+    }
+    g_array_unref (list);
+  }
+  vkDestroyInstance (instance, NULL);
+  return names;
+}
+
+static VkPhysicalDevice
+choose_device (VkInstance instance, const char *name, GError **error)
+{
+  if (!name || !*name)
+    name = g_getenv ("INTERNVL_DEVICE");
+  GArray *list = list_devices (instance, error);
+  if (!list)
+    return VK_NULL_HANDLE;
+
+  VkPhysicalDevice chosen = VK_NULL_HANDLE;
+  g_autoptr (GString) found = g_string_new (NULL);
+  int best = G_MAXINT;
+  char *end = NULL;
+  guint64 index = name && *name ? g_ascii_strtoull (name, &end, 10) : 0;
+  bool by_index = name && *name && end && !*end;
+  for (guint i = 0; i < list->len; i++) {
+    VkPhysicalDevice candidate = g_array_index (list, VkPhysicalDevice, i);
+    VkPhysicalDeviceProperties properties;
+    vkGetPhysicalDeviceProperties (candidate, &properties);
+    g_string_append_printf (found, "%s%u: %s", i ? ", " : "", i, properties.deviceName);
+    bool match = true;
+    if (by_index)
+      match = index == i;
+    else if (name && g_ascii_strcasecmp (name, "cpu") == 0)
+      match = properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    else if (name && g_ascii_strcasecmp (name, "gpu") == 0)
+      match = properties.deviceType != VK_PHYSICAL_DEVICE_TYPE_CPU;
+    else if (name && *name) {
+      g_autofree char *have = g_ascii_strdown (properties.deviceName, -1);
+      g_autofree char *want = g_ascii_strdown (name, -1);
+      match = strstr (have, want) != NULL;
+    }
+    int rank = type_rank (properties.deviceType);
+    if (match && rank < best) {
+      best = rank;
+      chosen = candidate;
+    }
+  }
+  g_array_unref (list);
+  if (!chosen)
+    ivl_fail (error, IVL_ERROR_NO_DEVICE, "No Vulkan device matches \"%s\"; found: %s", name, found->str);
+  return chosen;
+}
+
+static bool
+has_extension (const VkExtensionProperties *extensions, guint32 n, const char *name)
+{
+  for (guint32 i = 0; i < n; i++)
+    if (strcmp (extensions[i].extensionName, name) == 0)
+      return true;
+  return false;
+}
+
+static void
+query_properties (IvlDevice *self)
+{
+  VkPhysicalDeviceExternalMemoryHostPropertiesEXT host = {
+    .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT
+  };
+  VkPhysicalDeviceSubgroupProperties subgroup = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES,
+                                                  .pNext = self->host_import ? &host : NULL };
+  VkPhysicalDeviceDriverProperties driver = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES,
+                                              .pNext = &subgroup };
+  VkPhysicalDeviceProperties2 properties = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+                                             .pNext = &driver };
+  vkGetPhysicalDeviceProperties2 (self->physical, &properties);
+  self->properties = properties.properties;
+  g_strlcpy (self->name, properties.properties.deviceName, sizeof self->name);
+  memcpy (self->pipeline_uuid, properties.properties.pipelineCacheUUID, VK_UUID_SIZE);
+  self->driver = driver.driverID;
+  self->subgroup_size = MAX (subgroup.subgroupSize, 1);
+  self->subgroup_arithmetic = (subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT)
+                              && (subgroup.supportedOperations & VK_SUBGROUP_FEATURE_ARITHMETIC_BIT);
+  self->host_import_alignment = host.minImportedHostPointerAlignment;
+  self->software = self->properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
+  vkGetPhysicalDeviceMemoryProperties (self->physical, &self->memory);
+  self->unified = true;
+  for (guint32 i = 0; i < self->memory.memoryTypeCount; i++)
+    if ((self->memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT)
+        && !(self->memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT))
+      self->unified = false;
+  self->unified = self->unified && self->properties.deviceType != VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU;
+
+  VkQueueFamilyProperties families[32];
+  guint32 n = G_N_ELEMENTS (families);
+  vkGetPhysicalDeviceQueueFamilyProperties (self->physical, &n, families);
+  self->timestamps = self->queue_family < n && families[self->queue_family].timestampValidBits > 0
+                     && self->properties.limits.timestampPeriod > 0;
+}
+
+static gboolean
+create_device (IvlDevice *self, GError **error)
+{
+  guint32 n = 0;
+  vkEnumerateDeviceExtensionProperties (self->physical, NULL, &n, NULL);
+  g_autofree VkExtensionProperties *extensions = g_new0 (VkExtensionProperties, n + 1);
+  vkEnumerateDeviceExtensionProperties (self->physical, NULL, &n, extensions);
+  self->host_import = has_extension (extensions, n, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
+
+  const char *enabled[2];
+  guint32 n_enabled = 0;
+  if (self->host_import)
+    enabled[n_enabled++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
+
+  VkPhysicalDeviceVulkan12Features v12 = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES };
+  VkPhysicalDeviceFeatures2 have = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &v12 };
+  vkGetPhysicalDeviceFeatures2 (self->physical, &have);
+  if (!v12.timelineSemaphore)
+    return ivl_fail (error, IVL_ERROR_NO_DEVICE,
+                     "Vulkan device \"%s\" lacks timelineSemaphore, which every Vulkan 1.2 driver must have; "
+                     "update the driver", self->properties.deviceName);
+  VkPhysicalDeviceVulkan12Features want = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+                                            .timelineSemaphore = VK_TRUE,
+                                            .hostQueryReset = v12.hostQueryReset };
+  float priority = 0.5f;
+  VkDeviceQueueCreateInfo queue = { .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+                                    .queueFamilyIndex = self->queue_family,
+                                    .queueCount = 1,
+                                    .pQueuePriorities = &priority };
+  VkDeviceCreateInfo info = { .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                              .pNext = &want,
+                              .queueCreateInfoCount = 1,
+                              .pQueueCreateInfos = &queue,
+                              .enabledExtensionCount = n_enabled,
+                              .ppEnabledExtensionNames = enabled };
+  VK_TRY (self, vkCreateDevice (self->physical, &info, NULL, &self->device));
+  vkGetDeviceQueue (self->device, self->queue_family, 0, &self->queue);
+  self->timestamps = v12.hostQueryReset;
+  return TRUE;
+fail:
+  return FALSE;
+}
+
+static IvlDevice *
+device_alloc (void)
+{
+  IvlDevice *self = g_new0 (IvlDevice, 1);
+  self->ref_count = 1;
+  g_mutex_init (&self->own_queue_lock);
+  g_mutex_init (&self->pipeline_lock);
+  self->queue_lock = &self->own_queue_lock;
+  return self;
+}
+
+IvlDevice *
+ivl_device_open (const char *name, GError **error)
+{
+  IvlDevice *self = device_alloc ();
+  self->instance = create_instance (error);
+  if (!self->instance || !(self->physical = choose_device (self->instance, name, error)))
+    goto fail;
+  self->queue_family = (guint32) compute_family (self->physical);
+  if (!create_device (self, error))
+    goto fail;
+  bool reset = self->timestamps;
+  query_properties (self);
+  self->timestamps = self->timestamps && reset;
+  ivl_vk_pipelines_init (self);
+  g_debug ("device: %s, subgroup %u, %s memory", self->name, self->subgroup_size, self->unified ? "unified" : "own");
+  return self;
+fail:
+  ivl_device_unref (self);
+  return NULL;
+}
+
+IvlDevice *
+ivl_device_import (const IvlDeviceImport *import, GError **error)
+{
+  if (!import || !import->instance || !import->physical_device || !import->device || !import->queue) {
+    ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "ivl_device_import: a handle is missing");
+    return NULL;
+  }
+  IvlDevice *self = device_alloc ();
+  self->imported = true;
+  self->instance = import->instance;
+  self->physical = import->physical_device;
+  self->device = import->device;
+  self->queue = import->queue;
+  self->queue_family = import->queue_family;
+  if (import->queue_lock)
+    self->queue_lock = import->queue_lock;
+  query_properties (self);
+  /* Whether the host enabled hostQueryReset can't be seen, so no timestamps. */
+  self->timestamps = false;
+  ivl_vk_pipelines_init (self);
+  return self;
+}
+
+IvlDevice *
+ivl_device_ref (IvlDevice *self)
+{
+  g_atomic_int_inc (&self->ref_count);
+  return self;
+}
+
+void
+ivl_device_unref (IvlDevice *self)
+{
+  if (!self || !g_atomic_int_dec_and_test (&self->ref_count))
+    return;
+  if (self->device) {
+    ivl_vk_pipelines_deinit (self);
+    if (!self->imported)
+      vkDestroyDevice (self->device, NULL);
+  }
+  if (self->instance && !self->imported)
+    vkDestroyInstance (self->instance, NULL);
+  g_mutex_clear (&self->own_queue_lock);
+  g_mutex_clear (&self->pipeline_lock);
+  g_free (self);
+}
+
+const char *
+ivl_device_get_name (IvlDevice *self)
+{
+  return self->name;
+}
+
+static guint64
+host_available_bytes (void)
+{
+  g_autofree char *text = NULL;
+  guint64 kib = 0;
+  if (g_file_get_contents ("/proc/meminfo", &text, NULL, NULL)) {
+    const char *line = strstr (text, "MemAvailable:");
+    if (line)
+      kib = g_ascii_strtoull (line + strlen ("MemAvailable:"), NULL, 10);
+  }
+  if (kib)
+    return kib * 1024;
+  return (guint64) sysconf (_SC_AVPHYS_PAGES) * (guint64) sysconf (_SC_PAGESIZE);
+}
+
+guint64
+ivl_vk_available_bytes (IvlDevice *self)
+{
+  if (self->software)
+    return host_available_bytes ();
+  guint64 best = 0;
+  for (guint32 i = 0; i < self->memory.memoryHeapCount; i++)
+    if (self->memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
+      best = MAX (best, self->memory.memoryHeaps[i].size);
+  return best;
+}

@@ -1,0 +1,65 @@
+/* The Vulkan device: choosing or importing one, what it can do, its buffers and its pipelines.
+ * Private to the engine; kernels/ and model/ see Vulkan through vk/ only. */
+#ifndef IVL_VK_DEVICE_H
+#define IVL_VK_DEVICE_H
+
+#include <stdbool.h>
+#include <vulkan/vulkan.h>
+#include "base/error.h"
+
+struct IvlDevice {
+  gint ref_count;
+  VkInstance instance;
+  VkPhysicalDevice physical;
+  VkDevice device;
+  VkQueue queue;
+  guint32 queue_family;
+  GMutex *queue_lock;    /* borrowed when imported */
+  GMutex own_queue_lock;
+  bool imported;         /* instance and device belong to the host application */
+  gint lost;             /* atomic; set by the first VK_ERROR_DEVICE_LOST, never cleared */
+
+  char name[VK_MAX_PHYSICAL_DEVICE_NAME_SIZE];
+  VkPhysicalDeviceProperties properties;
+  VkPhysicalDeviceMemoryProperties memory;
+  VkDriverId driver;
+  guint8 pipeline_uuid[VK_UUID_SIZE];
+  guint32 subgroup_size; /* the driver's default */
+  bool software;         /* runs on the host's cores */
+  bool unified;          /* device memory is host memory: map instead of staging */
+  bool subgroup_arithmetic;
+  bool host_import;      /* VK_EXT_external_memory_host */
+  VkDeviceSize host_import_alignment;
+  bool timestamps;
+
+  GMutex pipeline_lock;
+  GHashTable *pipelines; /* IvlPipelineKey -> IvlVkPipeline, see pipeline.c */
+  VkPipelineCache pipeline_cache;
+  bool pipeline_cache_dirty;
+};
+
+/* Converts a failed VkResult into ERROR and returns FALSE; marks the device lost where that is the cause. */
+gboolean ivl_vk_fail (IvlDevice *device, VkResult result, const char *call, GError **error);
+
+/* Runs CALL; on failure sets `error` and jumps to `fail`. */
+#define VK_TRY(device, call)                                                                       \
+  do {                                                                                             \
+    VkResult vk_result_ = (call);                                                                  \
+    if (vk_result_ < 0) {                                                                          \
+      ivl_vk_fail (device, vk_result_, #call, error);                                              \
+      goto fail;                                                                                   \
+    }                                                                                              \
+  } while (0)
+
+/* Bytes that can still be allocated for weights and caches: the driver's budget where it tells one, the
+ * host's available memory on software drivers (whose heap size is a made-up figure), else the largest
+ * device-local heap. */
+guint64 ivl_vk_available_bytes (IvlDevice *device);
+
+/* ---- pipeline cache (pipeline.c) ---- */
+void ivl_vk_pipelines_init (IvlDevice *device);
+void ivl_vk_pipelines_deinit (IvlDevice *device);
+/* Writes the driver's pipeline cache to disk if new pipelines were made. Failing to write is logged, not an error. */
+void ivl_vk_pipelines_save (IvlDevice *device);
+
+#endif

@@ -1,0 +1,59 @@
+/* Buffers and the memory behind them. A buffer owns one allocation; many tensors share one buffer through
+ * an arena. Thread-safe as long as each object is used by one thread at a time. */
+#ifndef IVL_VK_MEMORY_H
+#define IVL_VK_MEMORY_H
+
+#include "vk/device.h"
+
+typedef enum {
+  IVL_VK_DEVICE,   /* for kernels; mapped only on unified devices */
+  IVL_VK_UPLOAD,   /* written by the host in order, read by kernels or copies */
+  IVL_VK_READBACK, /* written by kernels or copies, read by the host */
+} IvlVkUse;
+
+typedef struct {
+  IvlDevice *device; /* owned reference */
+  VkBuffer buffer;
+  VkDeviceMemory memory;
+  VkDeviceSize size;
+  void *map;         /* host address, or NULL */
+  bool coherent;
+  GHashTable *views; /* texel views, see ivl_vk_buffer_view */
+  GMutex views_lock;
+} IvlVkBuffer;
+
+IvlVkBuffer *ivl_vk_buffer_new (IvlDevice *device, IvlVkUse use, VkDeviceSize size, GError **error);
+/* The caller makes sure that no submission uses it any more. NULL-safe. */
+void ivl_vk_buffer_free (IvlVkBuffer *buffer);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlVkBuffer, ivl_vk_buffer_free)
+
+/* For memory that isn't host-coherent: after host writes, before host reads. */
+void ivl_vk_buffer_flush (IvlVkBuffer *buffer);
+void ivl_vk_buffer_invalidate (IvlVkBuffer *buffer);
+
+/* A view of [offset, offset + size) as texels of 16 bytes, kept until the buffer goes. VK_NULL_HANDLE when the
+ * device's limits forbid it. FORMAT is R32G32B32A32_UINT or _SFLOAT. */
+VkBufferView ivl_vk_buffer_view (IvlVkBuffer *buffer, VkFormat format, VkDeviceSize offset, VkDeviceSize size);
+
+/* A part of a buffer: what kernels are given. */
+typedef struct {
+  IvlVkBuffer *buffer;
+  VkDeviceSize offset, size;
+} IvlSpan;
+
+/* Hands out spans of big buffers; frees them all at once. Alignment is 256 bytes, which satisfies every
+ * device's storage and texel offset alignment. */
+typedef struct {
+  IvlDevice *device;
+  IvlVkUse use;
+  VkDeviceSize block_size;
+  GPtrArray *blocks; /* of IvlVkBuffer, owned */
+  VkDeviceSize used; /* of the last block */
+  VkDeviceSize total;
+} IvlVkArena;
+
+void ivl_vk_arena_init (IvlVkArena *arena, IvlDevice *device, IvlVkUse use, VkDeviceSize block_size);
+void ivl_vk_arena_deinit (IvlVkArena *arena);
+gboolean ivl_vk_arena_alloc (IvlVkArena *arena, VkDeviceSize size, IvlSpan *span, GError **error);
+
+#endif

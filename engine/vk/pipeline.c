@@ -1,0 +1,204 @@
+/* Pipelines by (kernel, specialization constants), and the driver's pipeline cache on disk. */
+#include "vk/pipeline.h"
+
+#include <glib/gstdio.h>
+#include <string.h>
+
+typedef struct {
+  IvlKernelId kernel;
+  guint32 n_specs;
+  guint32 specs[IVL_MAX_SPECS];
+} PipelineKey;
+
+static guint
+key_hash (gconstpointer p)
+{
+  const guint8 *bytes = p;
+  guint h = 2166136261u;
+  for (gsize i = 0; i < sizeof (PipelineKey); i++)
+    h = (h ^ bytes[i]) * 16777619u;
+  return h;
+}
+
+static gboolean
+key_equal (gconstpointer a, gconstpointer b)
+{
+  return memcmp (a, b, sizeof (PipelineKey)) == 0;
+}
+
+static void
+pipeline_free (IvlDevice *device, IvlVkPipeline *self)
+{
+  vkDestroyPipeline (device->device, self->pipeline, NULL);
+  vkDestroyPipelineLayout (device->device, self->layout, NULL);
+  vkDestroyDescriptorSetLayout (device->device, self->set_layout, NULL);
+  g_free (self);
+}
+
+static IvlVkPipeline *
+pipeline_create (IvlDevice *device, const PipelineKey *key, GError **error)
+{
+  const IvlKernel *kernel = &ivl_kernels[key->kernel];
+  IvlVkPipeline *self = g_new0 (IvlVkPipeline, 1);
+  VkShaderModule module = VK_NULL_HANDLE;
+
+  VkDescriptorSetLayoutBinding bindings[IVL_MAX_BINDINGS];
+  guint32 n_bindings = (guint32) strlen (kernel->bindings);
+  g_assert (n_bindings <= IVL_MAX_BINDINGS);
+  for (guint32 i = 0; i < n_bindings; i++) {
+    bool texels = kernel->bindings[i] == 'u' || kernel->bindings[i] == 'f';
+    bindings[i] = (VkDescriptorSetLayoutBinding){ .binding = i,
+                                                  .descriptorType = texels ? VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER
+                                                                           : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                                  .descriptorCount = 1,
+                                                  .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT };
+  }
+  VkDescriptorSetLayoutCreateInfo set_info = { .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
+                                               .bindingCount = n_bindings,
+                                               .pBindings = bindings };
+  VK_TRY (device, vkCreateDescriptorSetLayout (device->device, &set_info, NULL, &self->set_layout));
+  VkPushConstantRange push = { VK_SHADER_STAGE_COMPUTE_BIT, 0, IVL_PUSH_BYTES };
+  VkPipelineLayoutCreateInfo layout_info = { .sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
+                                             .setLayoutCount = 1,
+                                             .pSetLayouts = &self->set_layout,
+                                             .pushConstantRangeCount = 1,
+                                             .pPushConstantRanges = &push };
+  VK_TRY (device, vkCreatePipelineLayout (device->device, &layout_info, NULL, &self->layout));
+
+  VkShaderModuleCreateInfo module_info = { .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
+                                           .codeSize = kernel->spirv_bytes,
+                                           .pCode = kernel->spirv };
+  VK_TRY (device, vkCreateShaderModule (device->device, &module_info, NULL, &module));
+  VkSpecializationMapEntry entries[IVL_MAX_SPECS];
+  for (guint32 i = 0; i < key->n_specs; i++)
+    entries[i] = (VkSpecializationMapEntry){ i, i * sizeof (guint32), sizeof (guint32) };
+  VkSpecializationInfo special = { key->n_specs, entries, key->n_specs * sizeof (guint32), key->specs };
+  VkComputePipelineCreateInfo info = { .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+                                       .stage = { .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                                                  .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                                                  .module = module,
+                                                  .pName = "main",
+                                                  .pSpecializationInfo = &special },
+                                       .layout = self->layout };
+  gint64 start = g_get_monotonic_time ();
+  VK_TRY (device, vkCreateComputePipelines (device->device, device->pipeline_cache, 1, &info, NULL, &self->pipeline));
+  g_debug ("pipeline %s: %.0f ms", kernel->name, (double) (g_get_monotonic_time () - start) / 1e3);
+  vkDestroyShaderModule (device->device, module, NULL);
+  return self;
+fail:
+  vkDestroyShaderModule (device->device, module, NULL);
+  pipeline_free (device, self);
+  return NULL;
+}
+
+const IvlVkPipeline *
+ivl_vk_pipeline_get (IvlDevice *device, IvlKernelId kernel, const guint32 *specs, guint n_specs, GError **error)
+{
+  g_assert (n_specs <= IVL_MAX_SPECS);
+  PipelineKey key;
+  memset (&key, 0, sizeof key); /* padding takes part in the hash */
+  key.kernel = kernel;
+  key.n_specs = n_specs;
+  memcpy (key.specs, specs, n_specs * sizeof *specs);
+
+  g_mutex_lock (&device->pipeline_lock);
+  IvlVkPipeline *pipeline = g_hash_table_lookup (device->pipelines, &key);
+  g_mutex_unlock (&device->pipeline_lock);
+  if (pipeline)
+    return pipeline;
+
+  IvlVkPipeline *fresh = pipeline_create (device, &key, error);
+  if (!fresh)
+    return NULL;
+  g_mutex_lock (&device->pipeline_lock);
+  pipeline = g_hash_table_lookup (device->pipelines, &key);
+  if (pipeline) {
+    pipeline_free (device, fresh);
+  } else {
+    pipeline = fresh;
+    g_hash_table_insert (device->pipelines, g_memdup2 (&key, sizeof key), fresh);
+    device->pipeline_cache_dirty = true;
+  }
+  g_mutex_unlock (&device->pipeline_lock);
+  return pipeline;
+}
+
+/* ---- the cache file: a SHA-256 of the payload in hex, a newline, the driver's blob. Drivers have crashed on
+ * damaged blobs, so a blob is only passed on if it is the one that was written. ---- */
+
+#define DIGEST_CHARS 64
+
+static char *
+cache_path (IvlDevice *device)
+{
+  const char *base = g_getenv ("INTERNVL_CACHE");
+  g_autofree char *folder = base && *base ? g_strdup (base)
+                                          : g_build_filename (g_get_user_cache_dir (), "internvl", NULL);
+  g_autoptr (GString) file = g_string_new ("pipelines-");
+  for (guint i = 0; i < VK_UUID_SIZE; i++)
+    g_string_append_printf (file, "%02x", device->pipeline_uuid[i]);
+  g_string_append_printf (file, "-%08x.bin", device->properties.driverVersion);
+  return g_build_filename (folder, file->str, NULL);
+}
+
+void
+ivl_vk_pipelines_init (IvlDevice *device)
+{
+  device->pipelines = g_hash_table_new_full (key_hash, key_equal, g_free, NULL);
+  g_autofree char *path = cache_path (device);
+  g_autofree char *data = NULL;
+  gsize size = 0;
+  VkPipelineCacheCreateInfo info = { .sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO };
+  if (g_file_get_contents (path, &data, &size, NULL) && size > DIGEST_CHARS + 1) {
+    const guint8 *blob = (const guint8 *) data + DIGEST_CHARS + 1;
+    gsize blob_size = size - DIGEST_CHARS - 1;
+    g_autofree char *digest = g_compute_checksum_for_data (G_CHECKSUM_SHA256, blob, blob_size);
+    if (memcmp (digest, data, DIGEST_CHARS) == 0) {
+      info.initialDataSize = blob_size;
+      info.pInitialData = blob;
+    } else {
+      g_info ("pipeline cache %s is damaged and will be made anew", path);
+    }
+  }
+  if (vkCreatePipelineCache (device->device, &info, NULL, &device->pipeline_cache) != VK_SUCCESS)
+    device->pipeline_cache = VK_NULL_HANDLE;
+}
+
+void
+ivl_vk_pipelines_save (IvlDevice *device)
+{
+  g_mutex_lock (&device->pipeline_lock);
+  bool dirty = device->pipeline_cache_dirty && device->pipeline_cache;
+  device->pipeline_cache_dirty = false;
+  g_mutex_unlock (&device->pipeline_lock);
+  size_t size = 0;
+  if (!dirty || vkGetPipelineCacheData (device->device, device->pipeline_cache, &size, NULL) != VK_SUCCESS || size == 0)
+    return;
+  g_autofree guint8 *file = g_malloc (size + DIGEST_CHARS + 1);
+  if (vkGetPipelineCacheData (device->device, device->pipeline_cache, &size, file + DIGEST_CHARS + 1) != VK_SUCCESS)
+    return;
+  g_autofree char *digest = g_compute_checksum_for_data (G_CHECKSUM_SHA256, file + DIGEST_CHARS + 1, size);
+  memcpy (file, digest, DIGEST_CHARS);
+  file[DIGEST_CHARS] = '\n';
+  g_autofree char *path = cache_path (device);
+  g_autofree char *folder = g_path_get_dirname (path);
+  g_autoptr (GError) error = NULL;
+  g_mkdir_with_parents (folder, 0700);
+  if (!g_file_set_contents (path, (const char *) file, (gssize) (size + DIGEST_CHARS + 1), &error))
+    g_info ("pipeline cache not written: %s", error->message);
+}
+
+void
+ivl_vk_pipelines_deinit (IvlDevice *device)
+{
+  if (!device->pipelines)
+    return;
+  ivl_vk_pipelines_save (device);
+  GHashTableIter iter;
+  gpointer pipeline;
+  g_hash_table_iter_init (&iter, device->pipelines);
+  while (g_hash_table_iter_next (&iter, NULL, &pipeline))
+    pipeline_free (device, pipeline);
+  g_hash_table_unref (device->pipelines);
+  vkDestroyPipelineCache (device->device, device->pipeline_cache, NULL);
+}

@@ -1,0 +1,34 @@
+/* Kernels: one row of shaders/meson.build each. From a row come the SPIR-V, the descriptor layout, the
+ * barriers (by the access letters) and the debug name. Pipelines are made on first use per set of
+ * specialization constants and shared by everything on the device. */
+#ifndef IVL_VK_PIPELINE_H
+#define IVL_VK_PIPELINE_H
+
+#include "vk/memory.h"
+#include "shader-table.h" /* enum IvlKernelId, generated */
+
+#define IVL_MAX_BINDINGS 10
+#define IVL_MAX_SPECS 12
+#define IVL_PUSH_BYTES 128 /* what every Vulkan device has */
+
+typedef struct {
+  const char *name;
+  const char *bindings; /* a letter each: r, w, x = storage buffer read, written, both; u, f = texels uvec4, vec4, read */
+  const guint32 *spirv;
+  gsize spirv_bytes;
+} IvlKernel;
+
+extern const IvlKernel ivl_kernels[IVL_N_KERNELS];
+
+typedef struct {
+  VkDescriptorSetLayout set_layout;
+  VkPipelineLayout layout;
+  VkPipeline pipeline;
+} IvlVkPipeline;
+
+/* SPECS are the values of specialization constants 0, 1, ...; constant 0 is the workgroup's x size in every
+ * kernel. Compiling takes up to seconds on first use; several threads may compile different ones. */
+const IvlVkPipeline *ivl_vk_pipeline_get (IvlDevice *device, IvlKernelId kernel, const guint32 *specs, guint n_specs,
+                                          GError **error);
+
+#endif

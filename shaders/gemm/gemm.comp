@@ -1,0 +1,138 @@
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
+#include "push.h"
+
+/* y = act (x . w^T + bias) * scale (+ y), for every matrix of the model; the registers-only variant.
+ * A lane owns TM rows x TN neighbouring columns; no shared memory, no barrier, no subgroup operation, so it is
+ * correct on every device, and the fastest design on software drivers (loads bound it, so each is 16 bytes).
+ * WTYPE: 0 f32, 1 f16, 2 bf16. TEXELS: x and w are read through texel buffers. */
+
+layout (local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
+layout (constant_id = 1) const bool HAS_BIAS = false;
+layout (constant_id = 2) const uint ACT = 0;       /* 0 none, 1 GELU, 2 SwiGLU on column pairs (gate, up) */
+layout (constant_id = 3) const bool HAS_SCALE = false;
+layout (constant_id = 4) const bool ADD = false;   /* to what y holds */
+
+#ifdef TEXELS
+layout (binding = 0) uniform samplerBuffer x_texels;
+layout (binding = 1) uniform usamplerBuffer w_texels;
+#define LOAD_X(i) texelFetch (x_texels, int (i))
+#define LOAD_W(i) texelFetch (w_texels, int (i))
+#else
+layout (binding = 0, std430) readonly buffer X { vec4 x_data[]; };
+layout (binding = 1, std430) readonly buffer W { uvec4 w_data[]; };
+#define LOAD_X(i) x_data[i]
+#define LOAD_W(i) w_data[i]
+#endif
+layout (binding = 2, std430) readonly buffer Bias { float bias[]; };
+layout (binding = 3, std430) readonly buffer Scale { float scale[]; };
+layout (binding = 4, std430) buffer Y { float y[]; };
+layout (push_constant) uniform Push { IvlPushGemm p; };
+
+#if WTYPE == 0
+#define K_PER_TEXEL 4
+#else
+#define K_PER_TEXEL 8
+#endif
+
+float
+gelu (float v)
+{
+  /* erf by Abramowitz and Stegun 7.1.26: |error| < 1.5e-7, well under the reference's own rounding. */
+  float z = abs (v) * 0.70710678118654752;
+  float t = 1.0 / (1.0 + 0.3275911 * z);
+  float poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+  float e = 1.0 - poly * exp (-z * z);
+  return 0.5 * v * (1.0 + (v < 0.0 ? -e : e));
+}
+
+void
+main ()
+{
+  uint n0 = (gl_WorkGroupID.y * gl_WorkGroupSize.x + gl_LocalInvocationID.x) * TN;
+  uint m0 = gl_WorkGroupID.x * TM;
+  if (n0 >= p.n)
+    return;
+  uint steps = p.k / K_PER_TEXEL;
+  uint w_index = (n0 / IVL_PANEL) * steps * IVL_PANEL + n0 % IVL_PANEL;
+
+  uint x_index[TM];
+  float acc[TM][TN];
+  [[unroll]] for (int i = 0; i < TM; i++) {
+    x_index[i] = p.x_offset + min (m0 + i, p.m - 1) * p.x_pitch;
+    [[unroll]] for (int j = 0; j < TN; j++)
+      acc[i][j] = 0.0;
+  }
+
+  for (uint s = 0; s < steps; s++) {
+#if WTYPE == 0
+    vec4 xv[TM];
+    [[unroll]] for (int i = 0; i < TM; i++)
+      xv[i] = LOAD_X (x_index[i] + s);
+    [[unroll]] for (int j = 0; j < TN; j++) {
+      vec4 w = uintBitsToFloat (LOAD_W (w_index + j));
+      [[unroll]] for (int i = 0; i < TM; i++)
+        acc[i][j] += xv[i].x * w.x + xv[i].y * w.y + xv[i].z * w.z + xv[i].w * w.w;
+    }
+#else
+    vec4 xa[TM], xb[TM];
+    [[unroll]] for (int i = 0; i < TM; i++) {
+      xa[i] = LOAD_X (x_index[i] + 2 * s);
+      xb[i] = LOAD_X (x_index[i] + 2 * s + 1);
+    }
+    [[unroll]] for (int j = 0; j < TN; j++) {
+      uvec4 q = LOAD_W (w_index + j);
+#if WTYPE == 1
+      vec2 w0 = unpackHalf2x16 (q.x), w1 = unpackHalf2x16 (q.y), w2 = unpackHalf2x16 (q.z), w3 = unpackHalf2x16 (q.w);
+#else
+      vec2 w0 = uintBitsToFloat (uvec2 (q.x << 16, q.x & 0xffff0000u));
+      vec2 w1 = uintBitsToFloat (uvec2 (q.y << 16, q.y & 0xffff0000u));
+      vec2 w2 = uintBitsToFloat (uvec2 (q.z << 16, q.z & 0xffff0000u));
+      vec2 w3 = uintBitsToFloat (uvec2 (q.w << 16, q.w & 0xffff0000u));
+#endif
+      [[unroll]] for (int i = 0; i < TM; i++) {
+        float a = acc[i][j];
+        a += xa[i].x * w0.x;
+        a += xa[i].y * w0.y;
+        a += xa[i].z * w1.x;
+        a += xa[i].w * w1.y;
+        a += xb[i].x * w2.x;
+        a += xb[i].y * w2.y;
+        a += xb[i].z * w3.x;
+        a += xb[i].w * w3.y;
+        acc[i][j] = a;
+      }
+    }
+#endif
+    w_index += IVL_PANEL;
+  }
+
+  [[unroll]] for (int j = 0; j < TN; j++) {
+    uint n = min (n0 + j, p.n - 1);
+    float b = HAS_BIAS ? bias[p.n_base + n] : 0.0;
+    float s = HAS_SCALE ? scale[p.n_base + n] : 1.0;
+    [[unroll]] for (int i = 0; i < TM; i++) {
+      float v = acc[i][j] + b;
+      acc[i][j] = (ACT == 1 ? gelu (v) : v) * s;
+    }
+  }
+  [[unroll]] for (int i = 0; i < TM; i++) {
+    if (m0 + i >= p.m)
+      break;
+    uint row = p.y_offset + (m0 + i) * p.y_pitch;
+    if (ACT == 2) {
+      [[unroll]] for (int j = 0; j < TN; j += 2) {
+        float g = acc[i][j];
+        if (n0 + j < p.n)
+          y[row + (p.n_base + n0 + j) / 2] = g / (1.0 + exp (-g)) * acc[i][j + 1];
+      }
+    } else {
+      [[unroll]] for (int j = 0; j < TN; j++)
+        if (n0 + j < p.n) {
+          uint at = row + p.n_base + n0 + j;
+          y[at] = ADD ? y[at] + acc[i][j] : acc[i][j];
+        }
+    }
+  }
+}
