@@ -189,6 +189,14 @@ fail:
   return FALSE;
 }
 
+IvlGroups
+ivl_groups_for (IvlDevice *device, guint64 n, guint lanes)
+{
+  guint64 groups = (n + lanes - 1) / lanes;
+  guint64 limit = device->properties.limits.maxComputeWorkGroupCount[0];
+  return (IvlGroups){ (guint32) MIN (groups, limit), (guint32) ((groups + limit - 1) / limit), 1 };
+}
+
 static void
 need (IvlVkStream *self, const IvlSpan *span, bool write)
 {

@@ -30,6 +30,10 @@ typedef struct {
   guint32 x, y, z;
 } IvlGroups;
 
+/* Enough workgroups of LANES for N invocations, spread over x and y; the kernel folds them back
+ * (x + y * gl_NumWorkGroups.x * lanes) and drops the surplus. */
+IvlGroups ivl_groups_for (IvlDevice *device, guint64 n, guint lanes);
+
 /* SPANS: one per binding letter of the kernel. PUSH: at most IVL_PUSH_BYTES. */
 void ivl_vk_dispatch (IvlVkStream *stream, IvlKernelId kernel, const guint32 *specs, guint n_specs,
                       const IvlSpan *spans, const void *push, gsize push_bytes, IvlGroups groups);

@@ -20,6 +20,60 @@ struct IvlPushGemm {
   uint n_base;           /* of this slice of the weights, into bias, scale and y */
 };
 
+/* Pitches, cols and offsets in vec4. */
+struct IvlPushNorm {
+  uint rows, cols;
+  uint x_offset, x_pitch;
+  uint y_offset, y_pitch;
+  uint index_offset;
+  uint grid; /* patches a side, for the pixel shuffle */
+  float eps;
+};
+
+/* Tokens per page of the KV cache; a multiple of the keys that attention takes at a time. */
+#define IVL_KV_PAGE 32
+
+/* Rows of one sequence (or tile) that attend together. */
+struct IvlAttentionItem {
+  uint row, n_rows; /* of q and the output */
+  uint kv;          /* causal: first entry in the page list; full: first row of k and v */
+  uint kv_len;      /* keys seen by the first row; each later row sees one more if causal */
+};
+
+/* Offsets and pitches in vec4. */
+struct IvlPushAttention {
+  uint q_offset, q_pitch;
+  uint o_offset, o_pitch;
+  uint k_offset, v_offset, kv_pitch;
+  uint item_base;
+  float scale;
+};
+
+/* One token's place in a forward pass of the decoder. */
+struct IvlRow {
+  uint token;
+  uint position;
+  uint slot; /* row of the KV cache */
+  uint unused;
+};
+#define IVL_TOKEN_IMAGE 0xffffffffu
+
+struct IvlPushRope {
+  uint n_rows, row_base;
+  uint offset, pitch; /* of qkv */
+};
+
+struct IvlPushEmbed {
+  uint n_rows, row_base;
+  uint n_base, n;      /* tokens of this slice of the table */
+  uint texels;         /* of 16 bytes in a row of the table */
+  uint offset, pitch;  /* of x, in vec4 */
+};
+
+struct IvlPushVitTokens {
+  uint tiles, tokens, cols; /* cols in vec4 */
+};
+
 #ifdef __STDC__
 #undef uint
 #endif

@@ -1,0 +1,67 @@
+#include "kernels/attention.h"
+
+#include <math.h>
+
+static guint
+lanes_of (IvlDevice *device)
+{
+  return MIN (MAX (device->subgroup_size, 8), 128);
+}
+
+/* Queries a lane: as many as keep the accumulators (head_dim floats each) in fast memory. */
+static guint
+queries_per_lane (guint head_dim, guint n_queries, guint lanes)
+{
+  guint most = head_dim <= 64 ? 4 : head_dim <= 128 ? 2 : 1;
+  while (most > 1 && n_queries <= lanes * (most / 2))
+    most /= 2;
+  return most;
+}
+
+guint
+ivl_attention_rows (IvlDevice *device, guint head_dim, guint group, guint n_rows)
+{
+  guint lanes = lanes_of (device);
+  guint queries = lanes * queries_per_lane (head_dim, n_rows * group, lanes);
+  return MAX (queries / group, 1);
+}
+
+void
+ivl_attention (IvlVkStream *stream, const IvlAttention *a)
+{
+  IvlDevice *device = a->q.span.buffer->device;
+  guint lanes = lanes_of (device);
+  guint group = a->heads / a->kv_heads;
+  guint most = queries_per_lane (a->head_dim, a->max_rows * group, lanes);
+  /* A group of more heads than lanes * queries: widen the workgroup instead. */
+  while (lanes * most < a->max_rows * group)
+    lanes *= 2;
+  IvlKernelId kernel = most == 4 ? IVL_K_ATTENTION_Q4 : most == 2 ? IVL_K_ATTENTION_Q2 : IVL_K_ATTENTION_Q1;
+  struct IvlPushAttention push = {
+    .q_offset = (guint32) (a->q.offset / 4), .q_pitch = a->q.pitch / 4,
+    .o_offset = (guint32) (a->out.offset / 4), .o_pitch = a->out.pitch / 4,
+    .k_offset = (guint32) ((a->kv.offset + a->k_column) / 4), .v_offset = (guint32) ((a->kv.offset + a->v_column) / 4),
+    .kv_pitch = a->kv.pitch / 4, .item_base = a->item_base,
+    .scale = 1.f / sqrtf ((float) a->head_dim),
+  };
+  guint32 specs[] = { lanes, a->head_dim, group, a->causal };
+  IvlSpan spans[] = { a->q.span, a->kv.span, a->items, a->pages, a->out.span };
+  ivl_vk_dispatch (stream, kernel, specs, G_N_ELEMENTS (specs), spans, &push, sizeof push,
+                   (IvlGroups){ a->n_items, a->kv_heads, 1 });
+  ivl_vk_note_work (stream, 4.0 * a->n_rows * a->heads * a->head_dim * a->mean_kv,
+                    8.0 * a->n_items * a->kv_heads * a->head_dim * a->mean_kv);
+}
+
+void
+ivl_rope_cache (IvlVkStream *stream, IvlRows qkv, guint n_rows, guint heads, guint kv_heads, guint head_dim,
+                IvlSpan rows, guint row_base, IvlSpan table, IvlSpan cache)
+{
+  struct IvlPushRope push = { .n_rows = n_rows, .row_base = row_base, .offset = (guint32) qkv.offset,
+                              .pitch = qkv.pitch };
+  guint lanes = 64;
+  guint32 specs[] = { lanes, head_dim, heads, kv_heads };
+  IvlSpan spans[] = { qkv.span, rows, table, cache };
+  ivl_vk_dispatch (stream, IVL_K_ROPE_CACHE, specs, G_N_ELEMENTS (specs), spans, &push, sizeof push,
+                   ivl_groups_for (qkv.span.buffer->device, (guint64) n_rows * (heads + 2 * kv_heads) * head_dim / 2,
+                                   lanes));
+}

@@ -1,0 +1,33 @@
+#include "kernels/embed.h"
+
+#define LANES 64
+
+void
+ivl_embed (IvlVkStream *stream, const IvlWeight *table, IvlSpan rows, guint row_base, guint n_rows, IvlRows x)
+{
+  static const IvlKernelId kernels[] = { IVL_K_EMBED_F32, IVL_K_EMBED_F16, IVL_K_EMBED_BF16 };
+  guint texels = table->k_pad * ivl_dtype_bytes (table->dtype) / 16;
+  for (guint s = 0; s < table->n_slices; s++) {
+    struct IvlPushEmbed push = {
+      .n_rows = n_rows, .row_base = row_base,
+      .n_base = s * table->slice_n,
+      .n = s + 1 < table->n_slices ? table->slice_n : table->n - s * table->slice_n,
+      .texels = texels, .offset = (guint32) (x.offset / 4), .pitch = x.pitch / 4,
+    };
+    guint32 specs[] = { LANES };
+    IvlSpan spans[] = { table->slices[s], rows, x.span };
+    ivl_vk_dispatch (stream, kernels[table->dtype], specs, 1, spans, &push, sizeof push,
+                     ivl_groups_for (x.span.buffer->device, (guint64) n_rows * texels, LANES));
+  }
+}
+
+void
+ivl_vit_tokens (IvlVkStream *stream, IvlSpan patches, IvlSpan class_token, IvlSpan position, guint tiles,
+                guint tokens, guint cols, IvlSpan x)
+{
+  struct IvlPushVitTokens push = { tiles, tokens, cols / 4 };
+  guint32 specs[] = { LANES };
+  IvlSpan spans[] = { patches, class_token, position, x };
+  ivl_vk_dispatch (stream, IVL_K_VIT_TOKENS, specs, 1, spans, &push, sizeof push,
+                   ivl_groups_for (x.buffer->device, (guint64) tiles * tokens * (cols / 4), LANES));
+}

@@ -1,0 +1,113 @@
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
+#include "push.h"
+
+/* Attention with an online softmax, so that no score matrix exists: softmax (q . k^T * scale) . v.
+ * Full over the tokens of a tile, or causal over a paged KV cache with grouped heads.
+ * A lane owns TQ queries, a query being (row, head of the kv head's group); all lanes walk the same keys, TK at a
+ * time, so that keys and values are loaded once per workgroup step. No shared memory, no subgroup operation. */
+
+layout (local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
+layout (constant_id = 1) const uint D = 64;       /* head dim, a multiple of 4 */
+layout (constant_id = 2) const uint GROUP = 1;    /* query heads per kv head */
+layout (constant_id = 3) const bool CAUSAL = false; /* and paged */
+
+#define TK 8
+#define D4 (D / 4)
+
+layout (binding = 0) uniform samplerBuffer q_texels;
+layout (binding = 1) uniform samplerBuffer kv_texels;
+layout (binding = 2, std430) readonly buffer Items { IvlAttentionItem items[]; };
+layout (binding = 3, std430) readonly buffer Pages { uint pages[]; };
+layout (binding = 4, std430) writeonly buffer Out { vec4 o_data[]; };
+layout (push_constant) uniform Push { IvlPushAttention p; };
+
+void
+main ()
+{
+  IvlAttentionItem item = items[p.item_base + gl_WorkGroupID.x];
+  uint kv_head = gl_WorkGroupID.y;
+  uint lanes = gl_WorkGroupSize.x;
+  uint n_queries = item.n_rows * GROUP;
+
+  uint q_at[TQ], o_at[TQ], limit[TQ];
+  vec4 o[TQ][D4];
+  float top[TQ], sum[TQ];
+  uint longest = CAUSAL ? item.kv_len + item.n_rows - 1 : item.kv_len;
+  [[unroll]] for (int t = 0; t < TQ; t++) {
+    uint query = min (gl_LocalInvocationID.x + t * lanes, n_queries - 1);
+    uint row = query / GROUP, head = kv_head * GROUP + query % GROUP;
+    q_at[t] = p.q_offset + (item.row + row) * p.q_pitch + head * D4;
+    o_at[t] = p.o_offset + (item.row + row) * p.o_pitch + head * D4;
+    limit[t] = CAUSAL ? item.kv_len + row : item.kv_len;
+    top[t] = -3.0e38;
+    sum[t] = 0.0;
+    [[unroll]] for (uint c = 0; c < D4; c++)
+      o[t][c] = vec4 (0.0);
+  }
+
+  for (uint j0 = 0; j0 < longest; j0 += TK) {
+    /* A page holds a multiple of TK keys, so these TK are neighbours. Past the end they are other keys of the
+     * page, or of the buffer's last rows: loaded, masked. */
+    uint k_at;
+    if (CAUSAL)
+      k_at = pages[item.kv + j0 / IVL_KV_PAGE] * IVL_KV_PAGE + j0 % IVL_KV_PAGE;
+    else
+      k_at = item.kv + j0;
+    uint last = CAUSAL ? k_at + TK - 1 : item.kv + item.kv_len - 1;
+    uint row_at[TK];
+    [[unroll]] for (uint j = 0; j < TK; j++)
+      row_at[j] = min (k_at + j, last) * p.kv_pitch + kv_head * D4;
+
+    float s[TQ][TK];
+    [[unroll]] for (int t = 0; t < TQ; t++)
+      [[unroll]] for (int j = 0; j < TK; j++)
+        s[t][j] = 0.0;
+    for (uint c = 0; c < D4; c++) {
+      vec4 q[TQ];
+      [[unroll]] for (int t = 0; t < TQ; t++)
+        q[t] = texelFetch (q_texels, int (q_at[t] + c));
+      [[unroll]] for (int j = 0; j < TK; j++) {
+        vec4 k = texelFetch (kv_texels, int (p.k_offset + row_at[j] + c));
+        [[unroll]] for (int t = 0; t < TQ; t++)
+          s[t][j] += q[t].x * k.x + q[t].y * k.y + q[t].z * k.z + q[t].w * k.w;
+      }
+    }
+    float keep[TQ];
+    [[unroll]] for (int t = 0; t < TQ; t++) {
+      float best = top[t];
+      [[unroll]] for (int j = 0; j < TK; j++) {
+        s[t][j] = j0 + j < limit[t] ? s[t][j] * p.scale : -3.0e38;
+        best = max (best, s[t][j]);
+      }
+      keep[t] = exp (top[t] - best);
+      top[t] = best;
+      float add = 0.0;
+      [[unroll]] for (int j = 0; j < TK; j++) {
+        s[t][j] = j0 + j < limit[t] ? exp (s[t][j] - best) : 0.0;
+        add += s[t][j];
+      }
+      sum[t] = sum[t] * keep[t] + add;
+    }
+    [[unroll]] for (uint c = 0; c < D4; c++) {
+      vec4 add[TQ];
+      [[unroll]] for (int t = 0; t < TQ; t++)
+        add[t] = o[t][c] * keep[t];
+      [[unroll]] for (int j = 0; j < TK; j++) {
+        vec4 v = texelFetch (kv_texels, int (p.v_offset + row_at[j] + c));
+        [[unroll]] for (int t = 0; t < TQ; t++)
+          add[t] += s[t][j] * v;
+      }
+      [[unroll]] for (int t = 0; t < TQ; t++)
+        o[t][c] = add[t];
+    }
+  }
+
+  [[unroll]] for (int t = 0; t < TQ; t++) {
+    if (gl_LocalInvocationID.x + t * lanes >= n_queries)
+      break;
+    [[unroll]] for (uint c = 0; c < D4; c++)
+      o_data[o_at[t] + c] = o[t][c] / sum[t];
+  }
+}
