@@ -1,0 +1,26 @@
+/* Element types of a checkpoint's tensors, as they lie in the file (the device's own are IvlDtype). */
+#ifndef IVL_TENSOR_DTYPE_H
+#define IVL_TENSOR_DTYPE_H
+
+#include <glib.h>
+
+/* The first three have the values of IvlDtype. */
+typedef enum {
+  IVL_TENSOR_F32,
+  IVL_TENSOR_F16,
+  IVL_TENSOR_BF16,
+  IVL_TENSOR_OTHER, /* any other type of the format: can be listed, not computed with */
+} IvlTensorDtype;
+
+/* Bytes of an element; 0 for OTHER. */
+gsize ivl_tensor_dtype_bytes (IvlTensorDtype dtype);
+const char *ivl_tensor_dtype_name (IvlTensorDtype dtype); /* as safetensors spells it */
+
+/* Exact conversion of N elements at SRC, in any alignment. Subnormals, infinities and NaN are kept. */
+void ivl_tensor_to_f32 (IvlTensorDtype dtype, const void *src, float *dst, gsize n);
+
+/* Index of the first infinity or NaN among N elements at SRC, in any alignment; N if there is none. Reads
+ * exponent bits only, eight bytes at a time: cheap beside the copy of a row to the device. */
+gsize ivl_tensor_first_nonfinite (IvlTensorDtype dtype, const void *src, gsize n);
+
+#endif
