@@ -11,7 +11,7 @@ static const struct {
       { IVL_K_GEMM_F32_##TM##X##TN##_BUFFER, IVL_K_GEMM_F16_##TM##X##TN##_BUFFER,                  \
         IVL_K_GEMM_BF16_##TM##X##TN##_BUFFER },                                                    \
   }
-  TILE (1, 4), TILE (2, 4), TILE (4, 8), TILE (8, 8),
+  TILE (1, 4), TILE (2, 4), TILE (4, 8), TILE (8, 8), TILE (16, 8),
 #undef TILE
 };
 
@@ -36,7 +36,7 @@ ivl_gemm_variant (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, I
 {
   IvlDevice *device = x.span.buffer->device;
   if (tile_m == 0)
-    tile_m = m >= 8 ? 8 : m >= 3 ? 4 : m;
+    tile_m = m > 8 ? 16 : m > 4 ? 8 : m > 2 ? 4 : m;
   guint t = 0;
   while (tiles[t].tm != tile_m)
     t++;

@@ -50,7 +50,7 @@ typedef struct {
 void ivl_gemm (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
                const IvlGemmEpilogue *epilogue);
 
-/* For checks and timing: forces the tile (TM of 1, 2, 4, 8; 0: by m) and the way of reading (-1: by device,
+/* For checks and timing: forces the tile (TM of 1, 2, 4, 8, 16; 0: by m) and the way of reading (-1: by device,
  * 0 storage buffers, 1 texel buffers). */
 void ivl_gemm_variant (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
                        const IvlGemmEpilogue *epilogue, guint tile_m, int texels);

@@ -1,0 +1,217 @@
+#include "model/pack.h"
+
+#include <string.h>
+
+#define STAGING_BYTES (64u << 20) /* packed at a time on devices whose memory the host can't write */
+
+static void pack_panels (gpointer data, gpointer user_data);
+
+gboolean
+ivl_packer_init (IvlPacker *self, IvlDevice *device, guint64 block_bytes, GCancellable *cancellable, GError **error)
+{
+  *self = (IvlPacker){ .device = device, .cancellable = cancellable };
+  ivl_vk_arena_init (&self->arena, device, IVL_VK_DEVICE, block_bytes);
+  self->slices = g_ptr_array_new_with_free_func (g_free);
+  self->workers = g_thread_pool_new (pack_panels, NULL, (gint) MIN (g_get_num_processors (), 16), FALSE, error);
+  if (!self->workers || !(self->stream = ivl_vk_stream_new (device, error))) {
+    ivl_packer_deinit (self);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+void
+ivl_packer_deinit (IvlPacker *self)
+{
+  if (self->workers)
+    g_thread_pool_free (self->workers, TRUE, TRUE);
+  self->workers = NULL;
+  g_clear_pointer (&self->stream, ivl_vk_stream_free);
+  g_clear_pointer (&self->slices, g_ptr_array_unref);
+  ivl_vk_arena_deinit (&self->arena);
+}
+
+static guint16
+to_bf16 (float f)
+{
+  guint32 u;
+  memcpy (&u, &f, 4);
+  return (guint16) ((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+
+static guint16
+to_f16 (float f)
+{
+  guint32 u;
+  memcpy (&u, &f, 4);
+  guint32 sign = (u >> 16) & 0x8000, magnitude = u & 0x7fffffff;
+  if (magnitude >= 0x477ff000) /* rounds to 65520 or more: the largest finite value keeps the matrix usable */
+    return (guint16) (sign | 0x7bff);
+  if (magnitude < 0x38800000) { /* subnormal: let the float adder do the rounding */
+    float a;
+    memcpy (&a, &magnitude, 4);
+    a += 0.5f;
+    memcpy (&u, &a, 4);
+    return (guint16) (sign | (u - 0x3f000000));
+  }
+  return (guint16) (sign | ((magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13));
+}
+
+/* A run of panels of one matrix. */
+typedef struct {
+  const IvlMatrixSource *source;
+  IvlDtype dtype;
+  guint first_row, rows; /* rows of the matrix in these panels */
+  guint k_pad;
+  guint8 *out;
+  GError *error;
+  struct Batch *batch;
+} Job;
+
+typedef struct Batch {
+  GMutex lock;
+  GCond done;
+  guint left;
+} Batch;
+
+static void
+pack_one_row (Job *job, guint row, guint8 *scratch)
+{
+  guint bytes = ivl_dtype_bytes (job->dtype), cols = job->source->cols;
+  guint row_bytes = job->k_pad * bytes;
+  IvlTensorDtype have;
+  const void *data = ivl_matrix_source_row (job->source, row, &have);
+  if (!ivl_matrix_source_check_row (job->source, row, job->error ? NULL : &job->error))
+    return;
+  if ((guint) have == (guint) job->dtype) {
+    memcpy (scratch, data, (gsize) cols * bytes);
+  } else {
+    g_autofree float *values = g_new (float, cols);
+    ivl_tensor_to_f32 (have, data, values, cols);
+    for (guint i = 0; i < cols; i++)
+      if (job->dtype == IVL_DTYPE_F32)
+        ((float *) scratch)[i] = values[i];
+      else
+        ((guint16 *) scratch)[i] = job->dtype == IVL_DTYPE_F16 ? to_f16 (values[i]) : to_bf16 (values[i]);
+  }
+  guint local = row - job->first_row;
+  guint8 *out = job->out + (gsize) (local / IVL_PANEL) * IVL_PANEL * row_bytes + (gsize) (local % IVL_PANEL) * 16;
+  for (guint at = 0; at < row_bytes; at += 16, out += IVL_PANEL * 16)
+    memcpy (out, scratch + at, 16);
+}
+
+static void
+pack_panels (gpointer data, gpointer user_data)
+{
+  Job *job = data;
+  guint row_bytes = job->k_pad * ivl_dtype_bytes (job->dtype);
+  g_autofree guint8 *scratch = g_malloc0 (row_bytes);
+  guint panels = (job->rows + IVL_PANEL - 1) / IVL_PANEL;
+  if (job->rows % IVL_PANEL)
+    memset (job->out + (gsize) (panels - 1) * IVL_PANEL * row_bytes, 0, (gsize) IVL_PANEL * row_bytes);
+  for (guint r = 0; r < job->rows && !job->error; r++)
+    pack_one_row (job, job->first_row + r, scratch);
+  g_mutex_lock (&job->batch->lock);
+  if (--job->batch->left == 0)
+    g_cond_signal (&job->batch->done);
+  g_mutex_unlock (&job->batch->lock);
+}
+
+/* Packs ROWS rows from FIRST on to OUT, on all cores. */
+static gboolean
+pack_rows (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype, guint first, guint rows, guint8 *out,
+           GError **error)
+{
+  guint k_pad = (source->cols + 7) / 8 * 8;
+  gsize panel_bytes = (gsize) IVL_PANEL * k_pad * ivl_dtype_bytes (dtype);
+  guint panels = (rows + IVL_PANEL - 1) / IVL_PANEL;
+  guint step = MAX (panels / (4 * (guint) g_thread_pool_get_max_threads (self->workers)), 1);
+  guint n_jobs = (panels + step - 1) / step;
+  g_autofree Job *jobs = g_new0 (Job, n_jobs);
+  Batch batch = { .left = n_jobs };
+  g_mutex_init (&batch.lock);
+  g_cond_init (&batch.done);
+  for (guint i = 0; i < n_jobs; i++) {
+    guint from = i * step * IVL_PANEL;
+    jobs[i] = (Job){ source, dtype, first + from, MIN (rows - from, step * IVL_PANEL), k_pad,
+                     out + (gsize) i * step * panel_bytes, NULL, &batch };
+    g_thread_pool_push (self->workers, &jobs[i], NULL);
+  }
+  g_mutex_lock (&batch.lock);
+  while (batch.left)
+    g_cond_wait (&batch.done, &batch.lock);
+  g_mutex_unlock (&batch.lock);
+  g_mutex_clear (&batch.lock);
+  g_cond_clear (&batch.done);
+  gboolean ok = TRUE;
+  for (guint i = 0; i < n_jobs; i++) {
+    if (!jobs[i].error)
+      continue;
+    if (ok)
+      g_propagate_error (error, jobs[i].error);
+    else
+      g_error_free (jobs[i].error);
+    ok = FALSE;
+  }
+  return ok;
+}
+
+static guint
+slice_rows (IvlDevice *device, guint n, gsize panel_bytes)
+{
+  const VkPhysicalDeviceLimits *limits = &device->properties.limits;
+  guint64 most = MIN (16ull * limits->maxTexelBufferElements, 1ull << 30);
+  if (most < panel_bytes) /* texel views are out: kernels read through storage buffers */
+    most = limits->maxStorageBufferRange;
+  return (guint) MIN ((guint64) n, MAX (most / panel_bytes, 1) * IVL_PANEL);
+}
+
+guint64
+ivl_pack_matrix_bytes (const IvlMatrixSource *source, IvlDtype dtype)
+{
+  return ivl_weight_slice_bytes (dtype, source->rows, source->cols);
+}
+
+gboolean
+ivl_pack_matrix (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype, IvlWeight *weight, GError **error)
+{
+  guint k_pad = (source->cols + 7) / 8 * 8;
+  gsize panel_bytes = (gsize) IVL_PANEL * k_pad * ivl_dtype_bytes (dtype);
+  *weight = (IvlWeight){ .dtype = dtype, .n = source->rows, .k = source->cols, .k_pad = k_pad };
+  weight->slice_n = slice_rows (self->device, source->rows, panel_bytes);
+  weight->n_slices = (source->rows + weight->slice_n - 1) / weight->slice_n;
+  weight->slices = g_new0 (IvlSpan, weight->n_slices);
+  g_ptr_array_add (self->slices, weight->slices);
+  for (guint s = 0; s < weight->n_slices; s++) {
+    guint first = s * weight->slice_n, rows = MIN (weight->slice_n, source->rows - first);
+    IvlSpan *span = &weight->slices[s];
+    if (g_cancellable_set_error_if_cancelled (self->cancellable, NULL))
+      return ivl_fail (error, IVL_ERROR_CANCELLED, "Loading was cancelled");
+    if (!ivl_vk_arena_alloc (&self->arena, ivl_weight_slice_bytes (dtype, rows, source->cols), span, error))
+      return FALSE;
+    if (span->buffer->map) {
+      if (!pack_rows (self, source, dtype, first, rows, (guint8 *) span->buffer->map + span->offset, error))
+        return FALSE;
+      ivl_vk_buffer_flush (span->buffer);
+      continue;
+    }
+    guint step = (guint) MAX (STAGING_BYTES / panel_bytes, 1) * IVL_PANEL;
+    g_autofree guint8 *staging = g_malloc (MIN (step, rows + IVL_PANEL) / IVL_PANEL * panel_bytes + panel_bytes);
+    for (guint r = 0; r < rows; r += step) {
+      guint n = MIN (step, rows - r);
+      gsize bytes = (n + IVL_PANEL - 1) / IVL_PANEL * panel_bytes;
+      IvlSpan part = { span->buffer, span->offset + (gsize) (r / IVL_PANEL) * panel_bytes, bytes };
+      if (!pack_rows (self, source, dtype, first + r, n, staging, error)
+          || !ivl_vk_write (self->stream, part, staging, bytes, error))
+        return FALSE;
+    }
+  }
+  return TRUE;
+}
+
+gboolean
+ivl_pack_floats (IvlPacker *self, const float *data, gsize n, IvlSpan *span, GError **error)
+{
+  return ivl_vk_arena_alloc (&self->arena, n * sizeof *data, span, error)
+         && ivl_vk_write (self->stream, *span, data, n * sizeof *data, error);
+}

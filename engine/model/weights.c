@@ -1,0 +1,143 @@
+#include "model/weights.h"
+
+#include <string.h>
+
+/* Arena blocks: big enough to be few, small enough that the last one's rest is no waste to speak of. */
+#define BLOCK_BYTES (64ull << 20)
+
+typedef struct {
+  IvlModelWeights *weights;
+  const IvlCheckpoint *checkpoint;
+  int dtype;
+  GError **error;
+} Loader;
+
+static IvlDtype
+matrix_dtype (const IvlMatrixSource *source, int dtype)
+{
+  return dtype >= 0 ? (IvlDtype) dtype : (IvlDtype) source->dtype;
+}
+
+static gboolean
+matrix (Loader *l, IvlMatrixId id, guint layer, IvlWeight *weight)
+{
+  const IvlMatrixSource *source = ivl_checkpoint_matrix (l->checkpoint, id, layer);
+  return ivl_pack_matrix (&l->weights->packer, source, matrix_dtype (source, l->dtype), weight, l->error);
+}
+
+/* Leaves SPAN without a buffer if this model has no such vector. */
+static gboolean
+vector (Loader *l, IvlVectorId id, guint layer, IvlSpan *span)
+{
+  gsize n = ivl_checkpoint_vector_size (l->checkpoint, id, layer);
+  if (n == 0)
+    return TRUE;
+  g_autofree float *values = g_new (float, n);
+  return ivl_checkpoint_vector (l->checkpoint, id, layer, values, n, l->error)
+         && ivl_pack_floats (&l->weights->packer, values, n, span, l->error);
+}
+
+static gboolean
+load_vit (Loader *l, const IvlConfig *config)
+{
+  IvlVit *vit = &l->weights->vit;
+  vit->config = config;
+  vit->n_layers = config->vision.run_layers;
+  vit->layers = g_new0 (IvlVitLayer, vit->n_layers);
+  if (!matrix (l, IVL_MATRIX_VIT_PATCH, 0, &vit->patch) || !vector (l, IVL_VECTOR_VIT_PATCH_BIAS, 0, &vit->patch_bias)
+      || !vector (l, IVL_VECTOR_VIT_CLASS, 0, &vit->class_token)
+      || !vector (l, IVL_VECTOR_VIT_POSITION, 0, &vit->position))
+    return FALSE;
+  for (guint i = 0; i < vit->n_layers; i++) {
+    IvlVitLayer *layer = &vit->layers[i];
+    if (!vector (l, IVL_VECTOR_VIT_NORM1_WEIGHT, i, &layer->norm1_weight)
+        || !vector (l, IVL_VECTOR_VIT_NORM1_BIAS, i, &layer->norm1_bias)
+        || !matrix (l, IVL_MATRIX_VIT_QKV, i, &layer->qkv) || !vector (l, IVL_VECTOR_VIT_QKV_BIAS, i, &layer->qkv_bias)
+        || !vector (l, IVL_VECTOR_VIT_Q_NORM, i, &layer->q_norm)
+        || !vector (l, IVL_VECTOR_VIT_K_NORM, i, &layer->k_norm)
+        || !matrix (l, IVL_MATRIX_VIT_PROJ, i, &layer->proj)
+        || !vector (l, IVL_VECTOR_VIT_PROJ_BIAS, i, &layer->proj_bias) || !vector (l, IVL_VECTOR_VIT_LS1, i, &layer->ls1)
+        || !vector (l, IVL_VECTOR_VIT_NORM2_WEIGHT, i, &layer->norm2_weight)
+        || !vector (l, IVL_VECTOR_VIT_NORM2_BIAS, i, &layer->norm2_bias)
+        || !matrix (l, IVL_MATRIX_VIT_FC1, i, &layer->fc1) || !vector (l, IVL_VECTOR_VIT_FC1_BIAS, i, &layer->fc1_bias)
+        || !matrix (l, IVL_MATRIX_VIT_FC2, i, &layer->fc2) || !vector (l, IVL_VECTOR_VIT_FC2_BIAS, i, &layer->fc2_bias)
+        || !vector (l, IVL_VECTOR_VIT_LS2, i, &layer->ls2))
+      return FALSE;
+  }
+  return vector (l, IVL_VECTOR_MLP_NORM_WEIGHT, 0, &vit->mlp_norm_weight)
+         && vector (l, IVL_VECTOR_MLP_NORM_BIAS, 0, &vit->mlp_norm_bias) && matrix (l, IVL_MATRIX_MLP1, 0, &vit->mlp1)
+         && vector (l, IVL_VECTOR_MLP1_BIAS, 0, &vit->mlp1_bias) && matrix (l, IVL_MATRIX_MLP3, 0, &vit->mlp3)
+         && vector (l, IVL_VECTOR_MLP3_BIAS, 0, &vit->mlp3_bias);
+}
+
+static gboolean
+load_decoder (Loader *l, const IvlConfig *config, guint positions)
+{
+  IvlDecoder *decoder = &l->weights->decoder;
+  decoder->config = config;
+  decoder->n_positions = positions;
+  decoder->layers = g_new0 (IvlDecoderLayer, config->text.layers);
+  if (!matrix (l, IVL_MATRIX_TEXT_EMBED, 0, &decoder->embed))
+    return FALSE;
+  for (guint i = 0; i < config->text.layers; i++) {
+    IvlDecoderLayer *layer = &decoder->layers[i];
+    if (!vector (l, IVL_VECTOR_TEXT_INPUT_NORM, i, &layer->input_norm)
+        || !matrix (l, IVL_MATRIX_TEXT_QKV, i, &layer->qkv) || !vector (l, IVL_VECTOR_TEXT_QKV_BIAS, i, &layer->qkv_bias)
+        || !matrix (l, IVL_MATRIX_TEXT_O, i, &layer->o) || !vector (l, IVL_VECTOR_TEXT_POST_NORM, i, &layer->post_norm)
+        || !matrix (l, IVL_MATRIX_TEXT_GATE_UP, i, &layer->gate_up)
+        || !matrix (l, IVL_MATRIX_TEXT_DOWN, i, &layer->down))
+      return FALSE;
+  }
+  if (config->text.tied)
+    decoder->head = decoder->embed;
+  else if (!matrix (l, IVL_MATRIX_TEXT_HEAD, 0, &decoder->head))
+    return FALSE;
+  gsize n = (gsize) positions * config->text.head_dim;
+  g_autofree float *table = g_new (float, n);
+  ivl_rope_table (config, positions, table);
+  return vector (l, IVL_VECTOR_TEXT_FINAL_NORM, 0, &decoder->norm)
+         && ivl_pack_floats (&l->weights->packer, table, n, &decoder->rope, l->error);
+}
+
+guint64
+ivl_weights_estimate (const IvlCheckpoint *checkpoint, const IvlConfig *config, int dtype)
+{
+  guint64 bytes = 0;
+  for (guint id = 0; id < IVL_N_MATRICES; id++) {
+    if (id == IVL_MATRIX_TEXT_GATE || id == IVL_MATRIX_TEXT_UP || (id == IVL_MATRIX_TEXT_HEAD && config->text.tied))
+      continue;
+    gboolean vit_layer = id >= IVL_MATRIX_VIT_QKV && id <= IVL_MATRIX_VIT_FC2;
+    gboolean text_layer = id >= IVL_MATRIX_TEXT_QKV && id <= IVL_MATRIX_TEXT_DOWN;
+    guint layers = vit_layer ? config->vision.run_layers : text_layer ? config->text.layers : 1;
+    for (guint i = 0; i < layers; i++) {
+      const IvlMatrixSource *source = ivl_checkpoint_matrix (checkpoint, id, i);
+      bytes += ivl_pack_matrix_bytes (source, matrix_dtype (source, dtype));
+    }
+  }
+  return bytes;
+}
+
+gboolean
+ivl_weights_load (IvlModelWeights *weights, IvlDevice *device, const IvlCheckpoint *checkpoint,
+                  const IvlConfig *config, int dtype, guint positions, GCancellable *cancellable, GError **error)
+{
+  memset (weights, 0, sizeof *weights);
+  guint64 estimate = ivl_weights_estimate (checkpoint, config, dtype);
+  if (!ivl_packer_init (&weights->packer, device, CLAMP (estimate / 8, 1 << 20, BLOCK_BYTES), cancellable, error))
+    return FALSE;
+  Loader loader = { weights, checkpoint, dtype, error };
+  if (!load_vit (&loader, config) || !load_decoder (&loader, config, positions)) {
+    ivl_weights_deinit (weights);
+    return FALSE;
+  }
+  weights->bytes = weights->packer.arena.total;
+  return TRUE;
+}
+
+void
+ivl_weights_deinit (IvlModelWeights *weights)
+{
+  g_clear_pointer (&weights->vit.layers, g_free);
+  g_clear_pointer (&weights->decoder.layers, g_free);
+  ivl_packer_deinit (&weights->packer);
+}
