@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""InternVL 2.5 in small: InternViT, pixel shuffle v2, mlp1, Qwen2.
+
+Module names follow the checkpoint layout of OpenGVLab, so that `state_dict()` is the file's tensor list. Shapes: F frames, R packed
+rows of L tokens, P = 65 vision tokens a frame (class token and 8x8 patches), 16 visual tokens a frame after the pixel shuffle.
+"""
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+CFG = dict(image=112, patch=14, vit=192, vit_layers=4, vit_heads=6, vit_ffn=768,
+           llm=256, llm_layers=4, heads=4, kv_heads=2, ffn=704, theta=1e4)
+GRID = CFG["image"] // CFG["patch"]
+VISUAL = (GRID // 2) ** 2                       # visual tokens a frame
+MEAN = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
+STD = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
+
+
+def attend(q, k, v, mask=None):
+    """Plain softmax attention: at these lengths several times faster on a CPU than the fused kernel and its backward."""
+    s = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        s = s + mask
+    return s.softmax(-1).to(v.dtype) @ v
+
+
+class VitAttention(nn.Module):
+    def __init__(self, c, heads):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(c, 3 * c)
+        self.proj = nn.Linear(c, c)
+
+    def forward(self, x):
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        return self.proj(attend(q, k, v).transpose(1, 2).reshape(b, n, c))
+
+
+class VitMlp(nn.Module):
+    def __init__(self, c, f):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(c, f), nn.Linear(f, c)
+
+    def forward(self, x):
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class VitLayer(nn.Module):
+    def __init__(self, c, heads, f):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(c, eps=1e-6), nn.LayerNorm(c, eps=1e-6)
+        self.attn, self.mlp = VitAttention(c, heads), VitMlp(c, f)
+        self.ls1, self.ls2 = nn.Parameter(torch.full((c,), 0.5)), nn.Parameter(torch.full((c,), 0.5))
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x)) * self.ls1
+        return x + self.mlp(self.norm2(x)) * self.ls2
+
+
+def sincos2d(c, grid):
+    """[1, 1 + grid*grid, c]. A learned table that starts at zero never found out where things are."""
+    freq = 1.0 / 100 ** (torch.arange(c // 4) / (c // 4))
+    a = torch.arange(grid).float()[:, None] * freq
+    row = torch.cat([a.sin(), a.cos()], 1)
+    table = torch.cat([row[:, None].expand(grid, grid, -1), row[None].expand(grid, grid, -1)], 2).reshape(-1, c)
+    return torch.cat([torch.zeros(1, c), table])[None]
+
+
+class VitEmbeddings(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.class_embedding = nn.Parameter(torch.randn(1, 1, c) * 0.02)
+        self.position_embedding = nn.Parameter(sincos2d(c, GRID))
+        self.patch_embedding = nn.Conv2d(3, c, CFG["patch"], CFG["patch"])
+
+    def forward(self, x):
+        # The convolution as a matmul: much faster on a CPU, same weights.
+        f, p, g = x.shape[0], CFG["patch"], GRID
+        x = x.view(f, 3, g, p, g, p).permute(0, 2, 4, 1, 3, 5).reshape(f, g * g, -1)
+        w = self.patch_embedding
+        x = F.linear(x, w.weight.view(w.weight.shape[0], -1), w.bias)
+        return torch.cat([self.class_embedding.expand(f, -1, -1), x], 1) + self.position_embedding
+
+
+class VitEncoder(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.layers = nn.ModuleList(VitLayer(c, CFG["vit_heads"], CFG["vit_ffn"]) for _ in range(CFG["vit_layers"]))
+
+
+class Vit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embeddings = VitEmbeddings(CFG["vit"])
+        self.encoder = VitEncoder(CFG["vit"])
+
+    def forward(self, pixels):
+        """[F, 3, 112, 112] normalised -> [F, 64, C]: the class token is used inside only."""
+        x = self.embeddings(pixels)
+        for layer in self.encoder.layers:
+            x = layer(x)
+        return x[:, 1:]
+
+
+class RmsNorm(nn.Module):
+    def __init__(self, h):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(h))
+
+    def forward(self, x):
+        x = x.float()
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
+
+
+def rotate(x, cos, sin):
+    a, b = x.chunk(2, -1)
+    return x * cos + torch.cat([-b, a], -1) * sin
+
+
+class LlmAttention(nn.Module):
+    def __init__(self, h, heads, kv):
+        super().__init__()
+        self.heads, self.kv, self.d = heads, kv, h // heads
+        self.q_proj = nn.Linear(h, h)
+        self.k_proj, self.v_proj = nn.Linear(h, kv * self.d), nn.Linear(h, kv * self.d)
+        self.o_proj = nn.Linear(h, h, bias=False)
+
+    def forward(self, x, cos, sin, mask, cache=None):
+        b, n, _ = x.shape
+        q = rotate(self.q_proj(x).view(b, n, self.heads, self.d).transpose(1, 2), cos, sin)
+        k = rotate(self.k_proj(x).view(b, n, self.kv, self.d).transpose(1, 2), cos, sin)
+        v = self.v_proj(x).view(b, n, self.kv, self.d).transpose(1, 2)
+        if cache is not None:
+            if cache:
+                k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
+            cache[:] = [k, v]
+        g = self.heads // self.kv
+        k, v = (t[:, :, None].expand(-1, -1, g, -1, -1).reshape(b, self.heads, -1, self.d) for t in (k, v))
+        x = attend(q.to(v.dtype), k.to(v.dtype), v, mask)
+        return self.o_proj(x.transpose(1, 2).reshape(b, n, -1))
+
+
+class LlmMlp(nn.Module):
+    def __init__(self, h, f):
+        super().__init__()
+        self.gate_proj, self.up_proj = nn.Linear(h, f, bias=False), nn.Linear(h, f, bias=False)
+        self.down_proj = nn.Linear(f, h, bias=False)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class LlmLayer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        h = CFG["llm"]
+        self.self_attn = LlmAttention(h, CFG["heads"], CFG["kv_heads"])
+        self.mlp = LlmMlp(h, CFG["ffn"])
+        self.input_layernorm, self.post_attention_layernorm = RmsNorm(h), RmsNorm(h)
+
+    def forward(self, x, cos, sin, mask, cache=None):
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class LlmModel(nn.Module):
+    def __init__(self, vocab):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocab, CFG["llm"])
+        self.layers = nn.ModuleList(LlmLayer() for _ in range(CFG["llm_layers"]))
+        self.norm = RmsNorm(CFG["llm"])
+
+
+class Llm(nn.Module):
+    def __init__(self, vocab):
+        super().__init__()
+        self.model = LlmModel(vocab)
+        self.lm_head = nn.Linear(CFG["llm"], vocab, bias=False)
+
+    def forward(self, x, pos, mask, caches=None):
+        """x [R, L, H], pos [R, L], mask additive or None -> hidden [R, L, H] after the last norm."""
+        d = CFG["llm"] // CFG["heads"]
+        inv = CFG["theta"] ** (-torch.arange(0, d, 2).float() / d)
+        a = pos.float()[:, None, :, None] * inv
+        a = torch.cat([a, a], -1)
+        cos, sin = a.cos(), a.sin()
+        for i, layer in enumerate(self.model.layers):
+            x = layer(x, cos, sin, mask, caches[i] if caches else None)
+        return self.model.norm(x)
+
+
+def pixel_shuffle(x):
+    """[F, 64, C] -> [F, 16, 4C]; channel blocks are top-left, top-right, bottom-left, bottom-right."""
+    f, _, c = x.shape
+    h = GRID // 2
+    return x.view(f, h, 2, h, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(f, h * h, 4 * c)
+
+
+class Nano(nn.Module):
+    def __init__(self, vocab):
+        super().__init__()
+        c, h = 4 * CFG["vit"], CFG["llm"]
+        self.vision_model = Vit()
+        self.language_model = Llm(vocab)
+        self.mlp1 = nn.Sequential(nn.LayerNorm(c), nn.Linear(c, h), nn.GELU(), nn.Linear(h, h))
+        for name, p in self.named_parameters():
+            if p.dim() == 2 and "embed_tokens" not in name:
+                nn.init.normal_(p, std=0.02 if "lm_head" in name else 1 / math.sqrt(p.shape[1]))
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+        nn.init.normal_(self.language_model.model.embed_tokens.weight, std=0.5)
+        # Branches that write into the residual stream start small, so that depth does not drown the input.
+        for layer in self.language_model.model.layers:
+            layer.self_attn.o_proj.weight.data *= 0.35
+            layer.mlp.down_proj.weight.data *= 0.35
+
+    def patches(self, frames):
+        """u8 [F, 112, 112, 3] -> [F, 64, C]."""
+        x = (frames.permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+        return self.vision_model(x)
+
+    def visual(self, patches):
+        return self.mlp1(pixel_shuffle(patches))
+
+    def hidden(self, visual, ids, image_at, pos, mask, caches=None):
+        """Merge [F, 16, H] into the rows at the flat positions image_at [F*16], then decode."""
+        x = self.language_model.model.embed_tokens(ids)
+        if visual is not None:
+            x = x.flatten(0, 1).index_copy(0, image_at, visual.flatten(0, 1).to(x.dtype)).view_as(x)
+        return self.language_model(x, pos, mask, caches)
+
+
+class Dense(nn.Module):
+    """Training-only heads on single patches: what covers it, in which colour, where that thing's centre is, what lies behind."""
+    def __init__(self, shapes, colours, grounds):
+        super().__init__()
+        self.sizes = (shapes, colours, grounds, 4)
+        self.norm = nn.LayerNorm(CFG["vit"])
+        self.head = nn.Linear(CFG["vit"], sum(self.sizes))
+
+    def forward(self, patches, shape, colour, ground, box):
+        s, c, g, b = self.head(self.norm(patches)).float().split(self.sizes, -1)
+        hit = (box[..., 2] > 0).float()
+        off = (b - box).abs().mean(-1)
+        return (F.cross_entropy(s.flatten(0, 1), shape.flatten()) + F.cross_entropy(c.flatten(0, 1), colour.flatten())
+                + 0.5 * F.cross_entropy(g.flatten(0, 1), ground.flatten()) + (off * hit).sum() / (hit.sum() + 1))
