@@ -1,0 +1,41 @@
+"""Text for training the small tokenizers and for the tokenizer cases. Written for this purpose."""
+
+SYSTEM = ("你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的"
+          "多模态大语言模型。")
+
+PARAGRAPHS = [
+    SYSTEM,
+    "A red car drives along the street and stops at the traffic light. Two people cross the road with a dog.",
+    "Describe the video in detail. What happens first, and what happens after that? Answer in one sentence.",
+    "The quick brown fox jumps over the lazy dog; the dog doesn't care, he'll sleep, they've said, I'm sure it's fine.",
+    "Please provide the bounding box coordinate of the region this sentence describes: the man on the left.",
+    "In the first frame there is a white circle on a blue background, moving slowly to the right side of the image.",
+    "图像显示两只猫睡在粉红色的沙发上。请描述这段视频，然后回答问题：画面里有几个人？他们在做什么？",
+    "红色的汽车在街道上行驶，停在红绿灯前。天气很好，天空是蓝色的。",
+    "日本語の文章です。猫がソファの上で眠っています。カメラはゆっくり右に動きます。",
+    "한국어 문장입니다. 고양이가 소파 위에서 자고 있습니다.",
+    "Die Straße ist naß, und über den Dächern fliegt ein Vogel; die Größe des Bildes beträgt 448 Pixel.",
+    "Le garçon a mangé une crêpe à la fête, où l'été était déjà là. Qu'est-ce que c'est ?",
+    "El niño corrió rápido por el jardín mientras llovía. ¿Qué pasó después? ¡Nada!",
+    "Красная машина едет по улице и останавливается на светофоре. Что произошло потом?",
+    "Η κόκκινη γάτα κοιμάται στον καναπέ.",
+    "القط ينام على الأريكة الوردية. ماذا حدث بعد ذلك؟",
+    "החתול ישן על הספה. מה קרה אחר כך?",
+    "बिल्ली सोफे पर सो रही है। फिर क्या हुआ?",
+    "แมวนอนอยู่บนโซฟา เกิดอะไรขึ้นต่อไป",
+    "Con mèo đang ngủ trên ghế sô pha. Chuyện gì xảy ra tiếp theo?",
+    "Kırmızı araba caddede gidiyor, İstanbul'da yağmur yağıyor; ışık söndü.",
+    "Emoji: 😀 😂 👍🏽 👩‍👩‍👧‍👦 🇩🇪 🇫🇷 ❤️ ✈️ ☕ 🤖",
+    "for (int i = 0; i < n; i++) {\n    sum += a[i] * b[i];\n}\nreturn sum;\n",
+    "def forward(self, x):\n\treturn x + self.attn(self.norm1(x))\n\n\nif __name__ == '__main__':\n    main()\n",
+    "#include <stdio.h>\nint main(void) { printf(\"%d\\n\", 42); return 0; }\n",
+    "{\"text\": \"a cat\", \"timestamp\": 1234567890, \"frames\": [0, 40, 80], \"ok\": true}",
+    "Numbers: 0 1 2 3.14159 2024-12-06 10:30:59 1,000,000 50% $99.95 #42 ½ ² Ⅷ ٣ ५",
+    "Answer the preceding multiple choice question. (A) one (B) two (C) three (D) four. Final answer: B",
+    "https://example.org/path/file.html?query=1&x=y#top  user@example.org  C:\\temp\\file.txt",
+    "Frame1: the door opens. Frame2: a child walks in. Frame3: the child smiles and waves to the camera.",
+    "system user assistant image video frame tile answer question colour light dark left right top bottom",
+    "Image-1: a mountain with snow. Image-2: a lake in summer with green trees and a small wooden boat.",
+    "He said: \"Don't!\" -- and left... (why?) [nobody knows] <unknown> ~ * ** _ __ = == != <= >= && || // /* */",
+    "There is nothing to see here. There are seven windows, and the woman in the yellow dress is holding a cup of tea.",
+]
