@@ -1,0 +1,77 @@
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+int
+ivl_file_open (const char *folder, const char *name, guint64 *size, GError **error)
+{
+  g_autofree char *path = g_build_filename (folder, name, NULL);
+  /* O_NONBLOCK: opening a pipe without a writer would wait for one. */
+  int fd = open (path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) {
+    int e = errno;
+    ivl_fail (error, e == ENOENT || e == ENOTDIR ? IVL_ERROR_BAD_MODEL : IVL_ERROR_IO, "%s: %s", path, g_strerror (e));
+    return -1;
+  }
+  struct stat st;
+  if (fstat (fd, &st) < 0)
+    ivl_fail (error, IVL_ERROR_IO, "%s: %s", path, g_strerror (errno));
+  else if (!S_ISREG (st.st_mode))
+    ivl_fail (error, IVL_ERROR_IO, "%s: not a regular file", path);
+  else {
+    *size = (guint64) st.st_size;
+    return fd;
+  }
+  close (fd);
+  return -1;
+}
+
+gboolean
+ivl_file_pread (int fd, const char *name, void *data, gsize n, guint64 offset, GError **error)
+{
+  for (gsize done = 0; done < n;) {
+    gssize got = pread (fd, (char *) data + done, n - done, (off_t) (offset + done));
+    if (got < 0 && errno == EINTR)
+      continue;
+    if (got < 0)
+      return ivl_fail (error, IVL_ERROR_IO, "%s: %s", name, g_strerror (errno));
+    if (got == 0)
+      return ivl_fail (error, IVL_ERROR_IO, "%s: became shorter while it was read", name);
+    done += (gsize) got;
+  }
+  return TRUE;
+}
+
+GBytes *
+ivl_file_read (const char *folder, const char *name, gsize max_bytes, GError **error)
+{
+  guint64 size;
+  int fd = ivl_file_open (folder, name, &size, error);
+  if (fd < 0)
+    return NULL;
+  GBytes *bytes = NULL;
+  if (size > max_bytes) {
+    ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: %" G_GUINT64_FORMAT " bytes, more than the %zu that such a file may have",
+              name, size, max_bytes);
+  } else {
+    char *data = g_malloc (size + 1);
+    if (ivl_file_pread (fd, name, data, size, 0, error))
+      bytes = g_bytes_new_take (data, size);
+    else
+      g_free (data);
+  }
+  close (fd);
+  return bytes;
+}
+
+gboolean
+ivl_file_exists (const char *folder, const char *name)
+{
+  g_autofree char *path = g_build_filename (folder, name, NULL);
+  return g_file_test (path, G_FILE_TEST_EXISTS);
+}
