@@ -7,10 +7,10 @@
 #define IVL_JSON_MAX_DEPTH 32
 #define IVL_JSON_MAX_VALUES (4u << 20)
 
-/* Parses strict JSON, with less than json-glib would take and without what it fails on: nesting beyond
- * IVL_JSON_MAX_DEPTH (it recurses), more than IVL_JSON_MAX_VALUES values, lone surrogates (it aborts), comments and
- * assignments, integers beyond 18 digits (they would wrap), keys given twice (the last would win). NAME stands in
- * messages. The error is IVL_ERROR_BAD_MODEL. Free with json_node_unref. */
+/* Parses strict JSON and refuses what json-glib takes or stumbles over: nesting beyond IVL_JSON_MAX_DEPTH (it
+ * recurses), more than IVL_JSON_MAX_VALUES values, lone surrogates and bad escapes (they come out as invalid UTF-8, or
+ * as other text), comments and assignments, integers beyond 18 digits (they would wrap), keys given twice (the last
+ * would win). NAME stands in messages. The error is IVL_ERROR_BAD_MODEL. Free with json_node_unref. */
 JsonNode *ivl_json_parse (const char *name, const char *data, gsize bytes, GError **error);
 
 /* As above, and the root must be an object. Free with json_object_unref. */
