@@ -2,14 +2,13 @@
  *
  * One scheduler thread per model owns the stream and everything that is recorded on it. Other threads hand work over
  * under `lock`: images to encode and requests to answer. Continuous batching: every forward takes one token of each
- * request that decodes and fills up with chunks of prompts; a vision step goes between two forwards. */
+ * request that decodes and fills up with chunks of prompts; a step of the vision encoder goes between two forwards. */
 #ifndef IVL_GENERATE_ENGINE_H
 #define IVL_GENERATE_ENGINE_H
 
 #include "kernels/image.h"
 #include "kernels/sampling.h"
-#include "model/decoder.h"
-#include "model/vit.h"
+#include "model/weights.h"
 #include "text/chat.h"
 #include "text/tokenizer.h"
 
@@ -20,33 +19,32 @@ struct IvlModel {
   char *share_key;            /* in the registry of ivl_model_share, or NULL */
   IvlDevice *device;
   char *name, *architecture;
-  IvlConfig config;
+  IvlConfig *config;
   IvlTokenizer *tokenizer;
-  GArray *stop_ids;           /* guint32: tokens that end an answer */
-  guint32 image_context_id;
+  IvlChat *chat;
+  const char *system_prompt;  /* borrowed; NULL: no system turn unless asked for */
+  GHashTable *stop_ids;       /* tokens that end an answer */
   guint context_tokens, max_sessions;
-  guint64 weight_bytes;
+  IvlModelWeights weights;
 
-  IvlVkArena weights;
-  GPtrArray *slices;          /* of IvlSpan arrays, for the IvlWeights */
-  IvlVit vit;
-  IvlDecoder decoder;
-
-  IvlVkStream *stream;        /* the scheduler's, once it runs */
+  /* the scheduler's alone */
+  IvlVkStream *stream;
   IvlVitRun vit_run;
   IvlDecoderRun decoder_run;
-  IvlKvCache kv;              /* pages: under kv_lock */
-  GMutex kv_lock;
   IvlSampler sampler;
+
+  GMutex kv_lock;             /* for pages: sessions give theirs back from any thread */
+  IvlKvCache kv;
 
   GThread *thread;
   GMutex lock;
-  GCond wake;                 /* scheduler: there is work, or quit */
+  GCond wake;                 /* there is work, or quit */
   bool quit;
+  bool free_by_thread;        /* see model_free */
   GQueue images;              /* IvlImage *, owned references, waiting to be encoded */
   GQueue arrivals;            /* IvlRequest *, waiting to be taken up */
   IvlModelStats stats;
-  guint64 next_image_serial;
+  guint64 next_serial;
 };
 
 typedef enum { IMAGE_NEW, IMAGE_QUEUED, IMAGE_READY, IMAGE_FAILED } IvlImageState;
@@ -55,13 +53,12 @@ struct IvlImage {
   gint ref_count;
   IvlModel *model;
   guint64 serial;
+  guint n_tiles;
   IvlImagePlan plan;
-  IvlVkBuffer *upload;        /* freed once encoded */
-  IvlVkBuffer *embeddings;    /* [tiles * tile_tokens, H] */
+  IvlVkBuffer *upload;        /* pixels; freed once encoded */
+  IvlVkBuffer *embeddings;    /* [tiles * tile_tokens, H], once ready */
   IvlImageState state;        /* under model->lock */
-  guint tiles_done;           /* scheduler only */
-  IvlVkBuffer *patches;       /* scheduler only, while being encoded */
-  GError *error;
+  GError *error;              /* if failed */
 };
 
 struct IvlSession {
@@ -69,15 +66,19 @@ struct IvlSession {
   IvlModel *model;
   GMutex lock;
   IvlRequest *busy;           /* borrowed */
-  IvlChat *chat;
-  IvlSequence sequence;       /* under model->kv_lock */
-  GArray *cached;             /* guint64 per cached token: what it was, to find what can be kept */
+  GPtrArray *turns;           /* so far, see session.c */
+  char *system;               /* of the conversation; NULL: no system turn */
   GPtrArray *images;          /* IvlImage *, of all turns */
+  IvlSequence sequence;       /* the scheduler's while busy; pages under model->kv_lock */
+  GArray *cached;             /* guint64 per token of sequence: what it was, to find what can be kept */
 };
+
+typedef enum { REQUEST_PREFILL, REQUEST_DECODE } IvlRequestState;
 
 /* A question on its way through the scheduler. */
 struct IvlRequest {
   IvlSession *session;
+  bool owns_session;          /* a reference; a blocking caller holds its own */
   IvlGenerateParams params;
   char **stop;
   IvlTextFunc text_func;
@@ -85,23 +86,35 @@ struct IvlRequest {
   IvlAnswerFunc done;
   gpointer done_data;
   gint cancelled;             /* atomic */
+  struct Turn *turn;          /* this one, for the session's history */
+  char *system;
 
-  GArray *tokens;             /* guint32, the whole prompt; IVL_TOKEN_IMAGE for image rows, then what was generated */
-  GArray *image_rows;         /* IvlRows per IVL_TOKEN_IMAGE, in order */
-  GPtrArray *images;          /* IvlImage *, those that image_rows point into */
-  guint prompt_tokens;
-  guint reused;
-  guint n_new;
-  IvlTextDecoder *text;
+  IvlRequestState state;
+  GArray *tokens;             /* guint32: the prompt, IVL_TOKEN_IMAGE for image rows, then what was generated */
+  GArray *keys;               /* guint64 per token: equal keys, equal KV */
+  GPtrArray *images;          /* IvlImage *, of all turns, in order */
+  guint *image_before;        /* image rows before each token of the prompt */
+  guint n_prompt, n_reused, n_generated;
+  bool images_ready;
+  IvlTextDecoder *decoder;
   IvlStopMatcher *matcher;
   GString *answer;
   double probability_sum;
-  gint64 submitted_us, images_us, prefilled_us;
+  gint64 submitted_us, encoded_us, prefilled_us;
 };
 
-/* loader.c */
-gboolean ivl_model_load_weights (IvlModel *model, const char *path, const IvlModelParams *params,
-                                 GCancellable *cancellable, GError **error);
+/* The scheduler's last words on a request: updates the conversation. ANSWER is NULL if it failed. */
+void ivl_session_take_answer (IvlSession *session, IvlRequest *request, const IvlAnswer *answer);
+void ivl_request_free (IvlRequest *request);
+
+/* encoder.c: the vision side of the scheduler. */
+typedef struct IvlEncoder IvlEncoder;
+IvlEncoder *ivl_encoder_new (IvlModel *model);
+void ivl_encoder_free (IvlEncoder *encoder);
+/* Does one step of the batch under way, or begins one. FALSE if there is nothing to do. */
+bool ivl_encoder_step (IvlEncoder *encoder);
+bool ivl_encoder_is_busy (IvlEncoder *encoder);
+
 /* scheduler.c */
 gpointer ivl_scheduler_run (gpointer model);
 

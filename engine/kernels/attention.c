@@ -12,7 +12,7 @@ lanes_of (IvlDevice *device)
 static guint
 queries_per_lane (guint head_dim, guint n_queries, guint lanes)
 {
-  guint most = head_dim <= 64 ? 4 : head_dim <= 128 ? 2 : 1;
+  guint most = head_dim <= 64 ? 8 : head_dim <= 128 ? 4 : 2;
   while (most > 1 && n_queries <= lanes * (most / 2))
     most /= 2;
   return most;
@@ -36,7 +36,7 @@ ivl_attention (IvlVkStream *stream, const IvlAttention *a)
   /* A group of more heads than lanes * queries: widen the workgroup instead. */
   while (lanes * most < a->max_rows * group)
     lanes *= 2;
-  IvlKernelId kernel = most == 4 ? IVL_K_ATTENTION_Q4 : most == 2 ? IVL_K_ATTENTION_Q2 : IVL_K_ATTENTION_Q1;
+  IvlKernelId kernel = most == 8 ? IVL_K_ATTENTION_Q8 : most == 4 ? IVL_K_ATTENTION_Q4 : most == 2 ? IVL_K_ATTENTION_Q2 : IVL_K_ATTENTION_Q1;
   struct IvlPushAttention push = {
     .q_offset = (guint32) (a->q.offset / 4), .q_pitch = a->q.pitch / 4,
     .o_offset = (guint32) (a->out.offset / 4), .o_pitch = a->out.pitch / 4,

@@ -11,7 +11,7 @@ static const struct {
       { IVL_K_GEMM_F32_##TM##X##TN##_BUFFER, IVL_K_GEMM_F16_##TM##X##TN##_BUFFER,                  \
         IVL_K_GEMM_BF16_##TM##X##TN##_BUFFER },                                                    \
   }
-  TILE (1, 4), TILE (2, 4), TILE (4, 8), TILE (8, 8), TILE (16, 8),
+  TILE (1, 4), TILE (2, 4), TILE (4, 8), TILE (8, 8), TILE (16, 16),
 #undef TILE
 };
 

@@ -13,7 +13,6 @@ layout (constant_id = 1) const uint D = 64;       /* head dim, a multiple of 4 *
 layout (constant_id = 2) const uint GROUP = 1;    /* query heads per kv head */
 layout (constant_id = 3) const bool CAUSAL = false; /* and paged */
 
-#define TK 8
 #define D4 (D / 4)
 
 layout (binding = 0) uniform samplerBuffer q_texels;

@@ -98,7 +98,7 @@ IvlModel *ivl_model_share (const char *device_name, const char *path, const IvlM
                            GCancellable *cancellable, GError **error);
 
 IvlModel *ivl_model_ref (IvlModel *model);
-/* The last reference stops the scheduler thread; questions under way end with IVL_ERROR_CANCELLED. */
+/* Sessions, images and questions under way hold references of their own; the last one stops the scheduler thread. */
 void ivl_model_unref (IvlModel *model);
 
 typedef struct {
@@ -176,7 +176,7 @@ typedef struct {
   float top_p;               /* 0..1; 1: off */
   guint top_k;               /* 0: off */
   guint64 seed;              /* same seed, prompt and device: same answer */
-  float repetition_penalty;  /* 1: off */
+  float repetition_penalty;  /* 1: off; over the answer's own tokens, as the reference's chat () has it */
   const char *const *stop;   /* NULL or a NULL-terminated list: the answer ends before the first of these */
 } IvlGenerateParams;
 #define IVL_GENERATE_PARAMS_INIT { 1024, 0.f, 1.f, 0, 0, 1.f, NULL }

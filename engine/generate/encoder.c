@@ -1,0 +1,224 @@
+/* Encoding of images: tiles of whatever images wait are put through the vision encoder side by side, a layer at a
+ * time, so that decoding of other requests goes on in between. */
+#include "generate/engine.h"
+
+#include <string.h>
+
+typedef struct {
+  IvlImage *image; /* owned reference */
+  guint tile;
+  IvlVkBuffer *patches; /* of the whole image, owned by its last tile */
+  bool last;
+} Tile;
+
+struct IvlEncoder {
+  IvlModel *model;
+  GQueue tiles;      /* Tile *, prepared and waiting */
+  GPtrArray *batch;  /* Tile *, under way */
+  guint step;
+  IvlVkBuffer *out;  /* [max_tiles * tile_tokens, H] */
+};
+
+static guint64
+tile_patch_bytes (const IvlConfig *config)
+{
+  guint k = 3 * config->vision.patch_size * config->vision.patch_size;
+  return 4ull * config->vision.grid * config->vision.grid * ((k + 7) / 8 * 8);
+}
+
+static guint64
+tile_embedding_bytes (const IvlConfig *config)
+{
+  return 4ull * config->tile_tokens * config->text.hidden;
+}
+
+static void
+tile_free (Tile *tile)
+{
+  if (tile->last)
+    ivl_vk_buffer_free (tile->patches);
+  ivl_image_unref (tile->image);
+  g_free (tile);
+}
+
+IvlEncoder *
+ivl_encoder_new (IvlModel *model)
+{
+  IvlEncoder *self = g_new0 (IvlEncoder, 1);
+  self->model = model;
+  self->batch = g_ptr_array_new_with_free_func ((GDestroyNotify) tile_free);
+  return self;
+}
+
+void
+ivl_encoder_free (IvlEncoder *self)
+{
+  g_queue_clear_full (&self->tiles, (GDestroyNotify) tile_free);
+  g_ptr_array_unref (self->batch);
+  ivl_vk_buffer_free (self->out);
+  g_free (self);
+}
+
+bool
+ivl_encoder_is_busy (IvlEncoder *self)
+{
+  return self->batch->len > 0 || !g_queue_is_empty (&self->tiles);
+}
+
+static void
+set_state (IvlImage *image, IvlImageState state, GError *error)
+{
+  IvlModel *model = image->model;
+  g_mutex_lock (&model->lock);
+  if (image->state != IMAGE_FAILED) {
+    image->state = state;
+    image->error = error;
+  } else {
+    g_clear_error (&error);
+  }
+  g_mutex_unlock (&model->lock);
+}
+
+/* Pixels to patches of all tiles, and the tiles into the queue. */
+static gboolean
+prepare (IvlEncoder *self, IvlImage *image, GError **error)
+{
+  IvlModel *model = self->model;
+  const IvlConfig *config = model->config;
+  guint k = 3 * config->vision.patch_size * config->vision.patch_size;
+  gboolean ok = FALSE;
+  IvlVkBuffer *scratch = NULL, *patches = NULL;
+  if (!(scratch = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE, image->plan.scratch_bytes, error))
+      || !(patches = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE, image->n_tiles * tile_patch_bytes (config), error))
+      || !(image->embeddings
+           = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE, image->n_tiles * tile_embedding_bytes (config), error))
+      || !ivl_vk_begin (model->stream, error))
+    goto done;
+  ivl_image_record (model->stream, &image->plan, (IvlSpan){ image->upload, 0, image->upload->size },
+                    (IvlSpan){ scratch, 0, scratch->size }, NULL,
+                    ivl_rows ((IvlSpan){ patches, 0, patches->size }, (k + 7) / 8 * 8));
+  if (!ivl_vk_run (model->stream, error))
+    goto done;
+  for (guint t = 0; t < image->n_tiles; t++) {
+    Tile *tile = g_new0 (Tile, 1);
+    *tile = (Tile){ ivl_image_ref (image), t, patches, t + 1 == image->n_tiles };
+    g_queue_push_tail (&self->tiles, tile);
+  }
+  patches = NULL;
+  g_clear_pointer (&image->upload, ivl_vk_buffer_free);
+  ok = TRUE;
+done:
+  ivl_vk_buffer_free (scratch);
+  ivl_vk_buffer_free (patches);
+  return ok;
+}
+
+/* Images wait in model->images; nobody but this batch needs one whose only reference is the queue's. */
+static void
+take_images (IvlEncoder *self)
+{
+  IvlModel *model = self->model;
+  while (g_queue_get_length (&self->tiles) < model->vit_run.max_tiles) {
+    g_mutex_lock (&model->lock);
+    IvlImage *image = g_queue_pop_head (&model->images);
+    g_mutex_unlock (&model->lock);
+    if (!image)
+      return;
+    GError *error = NULL;
+    if (g_atomic_int_get (&image->ref_count) > 1 && !prepare (self, image, &error))
+      set_state (image, IMAGE_FAILED, error);
+    ivl_image_unref (image);
+  }
+}
+
+static void
+fail_batch (IvlEncoder *self, GError *error)
+{
+  for (guint i = 0; i < self->batch->len; i++)
+    set_state (((Tile *) self->batch->pdata[i])->image, IMAGE_FAILED, g_error_copy (error));
+  g_error_free (error);
+  g_ptr_array_set_size (self->batch, 0);
+}
+
+static gboolean
+begin_batch (IvlEncoder *self, GError **error)
+{
+  IvlModel *model = self->model;
+  guint64 bytes = tile_patch_bytes (model->config);
+  while (self->batch->len < model->vit_run.max_tiles && !g_queue_is_empty (&self->tiles))
+    g_ptr_array_add (self->batch, g_queue_pop_head (&self->tiles));
+  self->step = 0;
+  if (!self->out
+      && !(self->out = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE,
+                                          model->vit_run.max_tiles * tile_embedding_bytes (model->config), error)))
+    return FALSE;
+  if (!ivl_vk_begin (model->stream, error))
+    return FALSE;
+  for (guint i = 0; i < self->batch->len; i++) {
+    Tile *tile = self->batch->pdata[i];
+    IvlSpan to = model->vit_run.patches;
+    to.offset += i * bytes;
+    ivl_vk_copy (model->stream, (IvlSpan){ tile->patches, tile->tile * bytes, bytes }, to, bytes);
+  }
+  return TRUE;
+}
+
+static void
+end_batch (IvlEncoder *self)
+{
+  IvlModel *model = self->model;
+  guint64 bytes = tile_embedding_bytes (model->config);
+  GError *error = NULL;
+  if (!ivl_vk_begin (model->stream, &error)) {
+    fail_batch (self, error);
+    return;
+  }
+  for (guint i = 0; i < self->batch->len; i++) {
+    Tile *tile = self->batch->pdata[i];
+    ivl_vk_copy (model->stream, (IvlSpan){ self->out, i * bytes, bytes },
+                 (IvlSpan){ tile->image->embeddings, tile->tile * bytes, bytes }, bytes);
+  }
+  if (!ivl_vk_run (model->stream, &error)) {
+    fail_batch (self, error);
+    return;
+  }
+  for (guint i = 0; i < self->batch->len; i++) {
+    Tile *tile = self->batch->pdata[i];
+    if (tile->last)
+      set_state (tile->image, IMAGE_READY, NULL);
+  }
+  g_mutex_lock (&model->lock);
+  model->stats.tiles_encoded += self->batch->len;
+  g_mutex_unlock (&model->lock);
+  g_ptr_array_set_size (self->batch, 0);
+}
+
+bool
+ivl_encoder_step (IvlEncoder *self)
+{
+  IvlModel *model = self->model;
+  GError *error = NULL;
+  if (self->batch->len == 0) {
+    take_images (self);
+    if (g_queue_is_empty (&self->tiles))
+      return false;
+    if (!begin_batch (self, &error)) {
+      fail_batch (self, error);
+      return true;
+    }
+  } else if (!ivl_vk_begin (model->stream, &error)) {
+    fail_batch (self, error);
+    return true;
+  }
+  gint64 start = g_get_monotonic_time ();
+  ivl_vit_record_step (&model->vit_run, model->stream, self->step, self->batch->len,
+                       (IvlSpan){ self->out, 0, self->out->size });
+  if (!ivl_vk_run (model->stream, &error))
+    fail_batch (self, error);
+  else if (++self->step == ivl_vit_n_steps (&model->weights.vit))
+    end_batch (self);
+  g_mutex_lock (&model->lock);
+  model->stats.encode_ns += (guint64) (g_get_monotonic_time () - start) * 1000;
+  g_mutex_unlock (&model->lock);
+  return true;
+}

@@ -1,0 +1,65 @@
+/* IvlImage: pixels handed in, embeddings once the scheduler has encoded them. */
+#include "generate/engine.h"
+
+IvlImage *
+ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_tiles, GError **error)
+{
+  const IvlConfig *config = model->config;
+  IvlImage *self = g_new0 (IvlImage, 1);
+  self->ref_count = 1;
+  self->model = ivl_model_ref (model);
+  if (!config->dynamic_image_size)
+    max_tiles = 1;
+  if (!ivl_image_plan_init (&self->plan, model->device, picture, config->vision.image_size, config->vision.patch_size,
+                            MAX (max_tiles, 1), error)
+      || !(self->upload = ivl_vk_buffer_new (model->device, IVL_VK_UPLOAD, self->plan.upload_bytes, error))) {
+    ivl_image_unref (self);
+    return NULL;
+  }
+  ivl_image_plan_upload (&self->plan, picture, self->upload->map);
+  ivl_vk_buffer_flush (self->upload);
+  self->n_tiles = self->plan.n_tiles;
+  g_mutex_lock (&model->lock);
+  self->serial = ++model->next_serial;
+  g_mutex_unlock (&model->lock);
+  return self;
+}
+
+IvlImage *
+ivl_image_ref (IvlImage *self)
+{
+  g_atomic_int_inc (&self->ref_count);
+  return self;
+}
+
+void
+ivl_image_unref (IvlImage *self)
+{
+  if (!self || !g_atomic_int_dec_and_test (&self->ref_count))
+    return;
+  ivl_image_plan_deinit (&self->plan);
+  ivl_vk_buffer_free (self->upload);
+  ivl_vk_buffer_free (self->embeddings);
+  g_clear_error (&self->error);
+  ivl_model_unref (self->model);
+  g_free (self);
+}
+
+void
+ivl_image_prefetch (IvlImage *self)
+{
+  IvlModel *model = self->model;
+  g_mutex_lock (&model->lock);
+  if (self->state == IMAGE_NEW) {
+    self->state = IMAGE_QUEUED;
+    g_queue_push_tail (&model->images, ivl_image_ref (self));
+    g_cond_signal (&model->wake);
+  }
+  g_mutex_unlock (&model->lock);
+}
+
+guint
+ivl_image_get_n_tiles (IvlImage *self)
+{
+  return self->n_tiles;
+}

@@ -1,0 +1,283 @@
+/* IvlModel: loading, sharing within a process, the end. */
+#include "generate/engine.h"
+
+#include <string.h>
+
+#define DEFAULT_CONTEXT 8192 /* tokens; what the reference's tokenizer files say of these models */
+#define DEFAULT_SESSIONS 16
+#define FIRST_KV_TOKENS 2048 /* the cache grows from here */
+/* Rows of one decoder forward. Software devices compute no faster with more, and can't be cancelled in between. */
+#define MAX_ROWS_SOFTWARE 256
+#define MAX_ROWS_GPU 512
+/* Vision rows side by side: beyond this, matmuls get no faster. */
+#define VIT_ROWS 2048
+
+static int
+choose_dtype (const IvlModelParams *params)
+{
+  switch (params->weights) {
+  case IVL_WEIGHTS_F32:
+    return IVL_DTYPE_F32;
+  case IVL_WEIGHTS_F16:
+    return IVL_DTYPE_F16;
+  case IVL_WEIGHTS_BF16:
+    return IVL_DTYPE_BF16;
+  default:
+    return -1;
+  }
+}
+
+/* Refuses before minutes of loading what can't end well. */
+static gboolean
+check_memory (IvlModel *self, const IvlCheckpoint *checkpoint, int dtype, GError **error)
+{
+  guint64 need = ivl_weights_estimate (checkpoint, self->config, dtype)
+                 + (guint64) FIRST_KV_TOKENS / IVL_KV_PAGE * ivl_kv_page_bytes (self->config);
+  guint64 found = ivl_vk_available_bytes (self->device);
+  if (need <= found)
+    return TRUE;
+  g_autofree char *need_text = ivl_format_bytes (need), *found_text = ivl_format_bytes (found);
+  return ivl_fail (error, IVL_ERROR_OUT_OF_MEMORY,
+                   "%s (%s) needs %" G_GUINT64_FORMAT " bytes (%s) on Vulkan device \"%s\", which has %" G_GUINT64_FORMAT
+                   " (%s); choose a smaller model, a smaller weight type or another device",
+                   self->name, self->architecture, need, need_text, self->device->name, found, found_text);
+}
+
+static gboolean
+init_runs (IvlModel *self, const IvlModelParams *params, GError **error)
+{
+  const IvlConfig *config = self->config;
+  guint max_rows = self->device->software ? MAX_ROWS_SOFTWARE : MAX_ROWS_GPU;
+  guint tokens = 1 + config->vision.grid * config->vision.grid;
+  guint tiles = MIN (CLAMP (VIT_ROWS / tokens, 1, 32), ivl_vit_max_tiles (config, self->device));
+  guint64 page_bytes = ivl_kv_page_bytes (config);
+  guint64 kv_bytes = params->kv_bytes;
+  if (!kv_bytes)
+    kv_bytes = MAX (ivl_vk_available_bytes (self->device) / 2,
+                    page_bytes * (self->context_tokens / IVL_KV_PAGE + 1));
+  guint64 most = (guint64) self->max_sessions * ((self->context_tokens + IVL_KV_PAGE - 1) / IVL_KV_PAGE + 1);
+  guint max_pages = (guint) CLAMP (kv_bytes / page_bytes, 1, most);
+  if (!(self->stream = ivl_vk_stream_new (self->device, error))
+      || !ivl_vit_run_init (&self->vit_run, &self->weights.vit, self->device, tiles, error)
+      || !ivl_decoder_run_init (&self->decoder_run, &self->weights.decoder, self->device, max_rows, self->max_sessions,
+                                self->context_tokens, error)
+      || !ivl_kv_cache_init (&self->kv, &self->weights.decoder, self->device,
+                             MIN (FIRST_KV_TOKENS / IVL_KV_PAGE, max_pages), max_pages, error))
+    return FALSE;
+  return ivl_sampler_init (&self->sampler, self->device, config->text.vocab, self->max_sessions, self->context_tokens,
+                           error);
+}
+
+static void
+model_free (IvlModel *self)
+{
+  if (self->thread) {
+    g_mutex_lock (&self->lock);
+    self->quit = true;
+    g_cond_signal (&self->wake);
+    g_mutex_unlock (&self->lock);
+    if (self->thread == g_thread_self ()) {
+      /* The last reference went in a callback: the thread itself comes here once more when it has ended its loop. */
+      g_thread_unref (self->thread);
+      self->thread = NULL;
+      self->free_by_thread = true;
+      return;
+    }
+    g_thread_join (self->thread);
+  }
+  if (self->device) {
+    ivl_sampler_deinit (&self->sampler);
+    ivl_kv_cache_deinit (&self->kv);
+    ivl_decoder_run_deinit (&self->decoder_run);
+    ivl_vit_run_deinit (&self->vit_run);
+    ivl_vk_stream_free (self->stream);
+    ivl_weights_deinit (&self->weights);
+    ivl_vk_pipelines_save (self->device);
+  }
+  g_clear_pointer (&self->stop_ids, g_hash_table_unref);
+  ivl_chat_free (self->chat);
+  ivl_tokenizer_unref (self->tokenizer);
+  ivl_config_free (self->config);
+  ivl_device_unref (self->device);
+  g_mutex_clear (&self->lock);
+  g_mutex_clear (&self->kv_lock);
+  g_cond_clear (&self->wake);
+  g_free (self->name);
+  g_free (self->architecture);
+  g_free (self->share_key);
+  g_free (self);
+}
+
+static gpointer
+scheduler_main (gpointer data)
+{
+  IvlModel *self = data;
+  ivl_scheduler_run (self);
+  if (self->free_by_thread)
+    model_free (self);
+  return NULL;
+}
+
+static void
+collect_stop_ids (IvlModel *self)
+{
+  self->stop_ids = g_hash_table_new (NULL, NULL);
+  for (guint i = 0; i < self->config->n_eos; i++)
+    g_hash_table_add (self->stop_ids, GUINT_TO_POINTER (self->config->eos[i]));
+  guint n;
+  const guint32 *eos = ivl_tokenizer_get_eos (self->tokenizer, &n);
+  for (guint i = 0; i < n; i++)
+    g_hash_table_add (self->stop_ids, GUINT_TO_POINTER (eos[i]));
+}
+
+IvlModel *
+ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *params, GCancellable *cancellable,
+                GError **error)
+{
+  static const IvlModelParams defaults = { 0 };
+  if (!params)
+    params = &defaults;
+  if (!device || !path || !*path) {
+    ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "ivl_model_load: no %s given", device ? "path" : "device");
+    return NULL;
+  }
+  IvlModel *self = g_new0 (IvlModel, 1);
+  g_autoptr (IvlCheckpoint) checkpoint = NULL;
+  self->ref_count = 1;
+  g_mutex_init (&self->lock);
+  g_mutex_init (&self->kv_lock);
+  g_cond_init (&self->wake);
+  self->device = ivl_device_ref (device);
+  g_autofree char *canonical = g_canonicalize_filename (path, NULL);
+  self->name = g_path_get_basename (canonical);
+  if (!(self->config = ivl_config_load (path, error)))
+    goto fail;
+  self->architecture = ivl_config_describe (self->config);
+  self->max_sessions = params->max_sessions ? params->max_sessions : DEFAULT_SESSIONS;
+  self->context_tokens = params->context_tokens ? params->context_tokens
+                                                : MIN (self->config->text.max_position, DEFAULT_CONTEXT);
+  if (self->context_tokens > self->config->text.max_position && self->config->text.rope_scaling == IVL_ROPE_PLAIN) {
+    ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "A context of %u tokens is more than the %u that %s was made for",
+              self->context_tokens, self->config->text.max_position, self->name);
+    goto fail;
+  }
+  int dtype = choose_dtype (params);
+  /* The -hf layout's template has no system turn of its own. */
+  self->system_prompt = self->config->system_message                 ? self->config->system_message
+                        : self->config->layout == IVL_LAYOUT_ORIGINAL ? IVL_CHAT_DEFAULT_SYSTEM
+                                                                      : NULL;
+  if (!(self->tokenizer = ivl_tokenizer_load (path, error))
+      || !(self->chat = ivl_chat_new (self->tokenizer, self->config->tile_tokens, IVL_ENCODE_TAGS, error))
+      || !(checkpoint = ivl_checkpoint_open (path, self->config, error))
+      || !check_memory (self, checkpoint, dtype, error)
+      || !ivl_weights_load (&self->weights, device, checkpoint, self->config, dtype, self->context_tokens, cancellable,
+                            error)
+      || !init_runs (self, params, error))
+    goto fail;
+  collect_stop_ids (self);
+  self->thread = g_thread_new ("internvl", scheduler_main, self);
+  return self;
+fail:
+  model_free (self);
+  return NULL;
+}
+
+/* ---- sharing ---- */
+
+typedef struct {
+  IvlModel *model; /* no reference: goes from the registry before it goes */
+  bool loading;
+} Shared;
+
+static GMutex registry_lock;
+static GCond registry_changed;
+static GHashTable *registry; /* key -> Shared */
+
+IvlModel *
+ivl_model_share (const char *device_name, const char *path, const IvlModelParams *params, GCancellable *cancellable,
+                 GError **error)
+{
+  static const IvlModelParams defaults = { 0 };
+  if (!params)
+    params = &defaults;
+  if (!path || !*path) {
+    ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "ivl_model_share: no path given");
+    return NULL;
+  }
+  g_autofree char *canonical = g_canonicalize_filename (path, NULL);
+  g_autofree char *key = g_strdup_printf ("%s|%d|%u|%u|%" G_GUINT64_FORMAT "|%s", device_name ? device_name : "",
+                                          params->weights, params->context_tokens, params->max_sessions,
+                                          params->kv_bytes, canonical);
+  g_mutex_lock (&registry_lock);
+  if (!registry)
+    registry = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
+  Shared *shared;
+  while ((shared = g_hash_table_lookup (registry, key)) && shared->loading)
+    g_cond_wait (&registry_changed, &registry_lock);
+  if (shared) {
+    IvlModel *model = ivl_model_ref (shared->model);
+    g_mutex_unlock (&registry_lock);
+    return model;
+  }
+  shared = g_new0 (Shared, 1);
+  shared->loading = true;
+  g_hash_table_insert (registry, g_strdup (key), shared);
+  g_mutex_unlock (&registry_lock);
+
+  IvlDevice *device = ivl_device_open (device_name, error);
+  IvlModel *model = device ? ivl_model_load (device, path, params, cancellable, error) : NULL;
+  ivl_device_unref (device);
+
+  g_mutex_lock (&registry_lock);
+  if (model) {
+    shared->model = model;
+    shared->loading = false;
+    model->share_key = g_steal_pointer (&key);
+  } else {
+    g_hash_table_remove (registry, key);
+  }
+  g_cond_broadcast (&registry_changed);
+  g_mutex_unlock (&registry_lock);
+  return model;
+}
+
+IvlModel *
+ivl_model_ref (IvlModel *self)
+{
+  g_atomic_int_inc (&self->ref_count);
+  return self;
+}
+
+void
+ivl_model_unref (IvlModel *self)
+{
+  if (!self)
+    return;
+  g_mutex_lock (&registry_lock);
+  bool last = g_atomic_int_dec_and_test (&self->ref_count);
+  if (last && self->share_key)
+    g_hash_table_remove (registry, self->share_key);
+  g_mutex_unlock (&registry_lock);
+  if (last)
+    model_free (self);
+}
+
+void
+ivl_model_get_info (IvlModel *self, IvlModelInfo *info)
+{
+  *info = (IvlModelInfo){ .name = self->name,
+                          .architecture = self->architecture,
+                          .tile_size = self->config->vision.image_size,
+                          .tokens_per_tile = self->config->tile_tokens,
+                          .context_tokens = self->context_tokens,
+                          .vocab_size = self->config->text.vocab,
+                          .weight_bytes = self->weights.bytes };
+}
+
+void
+ivl_model_get_stats (IvlModel *self, IvlModelStats *stats)
+{
+  g_mutex_lock (&self->lock);
+  *stats = self->stats;
+  g_mutex_unlock (&self->lock);
+}

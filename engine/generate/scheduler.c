@@ -1,0 +1,395 @@
+/* The scheduler thread: takes up requests, forms batches, turns logits into text, hands answers back. */
+#include "generate/engine.h"
+
+#include <string.h>
+
+/* Prompt tokens of one forward when somebody who decodes would wait for them. */
+#define CHUNK_BESIDE_DECODING 128
+
+typedef struct {
+  IvlModel *model;
+  IvlEncoder *encoder;
+  GPtrArray *active; /* IvlRequest *, in order of arrival */
+  guint turn;        /* who fills up the next forward first, for fairness */
+} Scheduler;
+
+/* ---- the end of a request ---- */
+
+static void
+finish (Scheduler *s, IvlRequest *request, IvlFinish how, GError *error)
+{
+  IvlSession *session = request->session;
+  g_ptr_array_remove (s->active, request);
+
+  IvlAnswer *answer = NULL;
+  if (!error) {
+    GString *tail = g_string_new (NULL);
+    {
+      g_autoptr (GString) held = g_string_new (NULL);
+      ivl_text_decoder_flush (request->decoder, held);
+      ivl_stop_matcher_feed (request->matcher, held->str, (gssize) held->len, tail);
+      ivl_stop_matcher_flush (request->matcher, tail);
+    }
+    if (tail->len && request->text_func)
+      request->text_func (tail->str, request->text_data);
+    g_string_append (request->answer, tail->str);
+    g_string_free (tail, TRUE);
+    gint64 now = g_get_monotonic_time ();
+    gint64 encoded = request->encoded_us ? request->encoded_us : now;
+    gint64 prefilled = request->prefilled_us ? request->prefilled_us : now;
+    answer = g_new0 (IvlAnswer, 1);
+    answer->text = g_strstrip (g_strdup (request->answer->str));
+    answer->finish = how;
+    answer->prompt_tokens = request->n_prompt;
+    answer->prompt_tokens_reused = request->n_reused;
+    answer->generated_tokens = request->n_generated;
+    answer->confidence = request->n_generated ? request->probability_sum / request->n_generated : 0.;
+    answer->encode_ns = (guint64) (encoded - request->submitted_us) * 1000;
+    answer->prefill_ns = (guint64) MAX (prefilled - encoded, 0) * 1000;
+    answer->decode_ns = (guint64) MAX (now - prefilled, 0) * 1000;
+  }
+
+  ivl_session_take_answer (session, request, answer);
+  /* Nothing of the request may be left when DONE is called: a blocking caller frees everything right after it. */
+  IvlAnswerFunc done = request->done;
+  gpointer data = request->done_data;
+  bool owned = request->owns_session;
+  request->owns_session = false;
+  ivl_request_free (request);
+  done (session, answer, error, data);
+  g_clear_error (&error);
+  if (owned)
+    ivl_session_unref (session);
+}
+
+/* ---- the beginning ---- */
+
+static void
+take_up (Scheduler *s)
+{
+  IvlModel *model = s->model;
+  while (s->active->len < model->max_sessions) {
+    g_mutex_lock (&model->lock);
+    IvlRequest *request = g_queue_pop_head (&model->arrivals);
+    g_mutex_unlock (&model->lock);
+    if (!request)
+      return;
+    g_ptr_array_add (s->active, request);
+
+    /* Keep the cached beginning that this prompt shares with the session's last; at least one token must be run for
+     * its logits. */
+    IvlSession *session = request->session;
+    guint same = 0, most = MIN (session->cached->len, request->n_prompt - 1);
+    while (same < most
+           && g_array_index (session->cached, guint64, same) == g_array_index (request->keys, guint64, same))
+      same++;
+    g_mutex_lock (&model->kv_lock);
+    ivl_sequence_truncate (&session->sequence, &model->kv, MIN (same, session->sequence.length));
+    g_mutex_unlock (&model->kv_lock);
+    request->n_reused = session->sequence.length;
+    g_mutex_lock (&model->lock);
+    model->stats.prompt_tokens_reused += request->n_reused;
+    g_mutex_unlock (&model->lock);
+  }
+}
+
+/* Whether all images are encoded; ends the request if one failed. */
+static bool
+check_images (Scheduler *s, IvlRequest *request)
+{
+  IvlModel *model = s->model;
+  if (request->images_ready)
+    return true;
+  GError *error = NULL;
+  bool ready = true;
+  g_mutex_lock (&model->lock);
+  for (guint i = 0; i < request->images->len && !error; i++) {
+    IvlImage *image = request->images->pdata[i];
+    if (image->state == IMAGE_FAILED)
+      error = g_error_copy (image->error);
+    ready = ready && image->state == IMAGE_READY;
+  }
+  g_mutex_unlock (&model->lock);
+  if (error) {
+    finish (s, request, IVL_FINISH_STOP, error);
+    return false;
+  }
+  if (ready) {
+    request->images_ready = true;
+    request->encoded_us = g_get_monotonic_time ();
+  }
+  return ready;
+}
+
+/* ---- one forward ---- */
+
+typedef struct {
+  IvlRequest *request;
+  IvlDecoderJob job;
+  IvlRows *image_rows;
+} Entry;
+
+static IvlRows *
+image_rows_for (IvlModel *model, IvlRequest *request, guint first, guint n)
+{
+  guint hidden = model->config->text.hidden, count = 0;
+  const guint32 *tokens = (const guint32 *) request->tokens->data + first;
+  for (guint i = 0; i < n; i++)
+    count += tokens[i] == IVL_TOKEN_IMAGE;
+  if (!count)
+    return NULL;
+  IvlRows *rows = g_new (IvlRows, count);
+  /* Rows of all images are numbered one after the other. */
+  guint row = request->image_before[first], image = 0;
+  guint rows_of = 0;
+  for (guint i = 0; i < count; i++, row++) {
+    for (;;) {
+      IvlImage *at = request->images->pdata[image];
+      guint n_rows = at->n_tiles * model->config->tile_tokens;
+      if (row < rows_of + n_rows) {
+        rows[i] = (IvlRows){ { at->embeddings, 0, at->embeddings->size }, (guint64) (row - rows_of) * hidden, hidden };
+        break;
+      }
+      rows_of += n_rows;
+      image++;
+    }
+  }
+  return rows;
+}
+
+/* Adds N tokens of REQUEST to the batch; false if there is no room for them in the KV cache now. */
+static bool
+add_entry (Scheduler *s, GArray *entries, IvlRequest *request, guint n)
+{
+  IvlModel *model = s->model;
+  IvlSequence *sequence = &request->session->sequence;
+  GError *error = NULL;
+  g_mutex_lock (&model->kv_lock);
+  gboolean ok = ivl_sequence_reserve (sequence, &model->kv, model->stream, n, &error);
+  g_mutex_unlock (&model->kv_lock);
+  if (!ok) {
+    /* Others will finish and give pages back; alone, it is the end. */
+    bool wait = g_error_matches (error, IVL_ERROR, IVL_ERROR_OUT_OF_MEMORY) && s->active->len > 1
+                && request->state == REQUEST_PREFILL;
+    if (wait)
+      g_clear_error (&error);
+    else
+      finish (s, request, IVL_FINISH_STOP, error);
+    return false;
+  }
+  guint first = sequence->length;
+  Entry entry = { .request = request, .image_rows = image_rows_for (model, request, first, n) };
+  entry.job = (IvlDecoderJob){ .sequence = sequence,
+                               .tokens = (const guint32 *) request->tokens->data + first,
+                               .n_tokens = n,
+                               .image_rows = entry.image_rows,
+                               .want_logits = first + n == request->tokens->len };
+  g_array_append_val (entries, entry);
+  return true;
+}
+
+static GArray *
+form_batch (Scheduler *s)
+{
+  IvlModel *model = s->model;
+  GArray *entries = g_array_new (FALSE, FALSE, sizeof (Entry));
+  /* Whoever can't go on ends while being looked at, so walk over a copy. */
+  g_autoptr (GPtrArray) all = g_ptr_array_copy (s->active, NULL, NULL);
+  guint rows = 0;
+  for (guint i = 0; i < all->len; i++) {
+    IvlRequest *request = all->pdata[i];
+    if (request->state == REQUEST_DECODE && add_entry (s, entries, request, 1))
+      rows++;
+  }
+  guint budget = model->decoder_run.max_rows - rows;
+  if (rows)
+    budget = MIN (budget, CHUNK_BESIDE_DECODING);
+  s->turn++;
+  for (guint i = 0; i < all->len && budget; i++) {
+    IvlRequest *request = all->pdata[(i + s->turn) % all->len];
+    bool decoding = false;
+    for (guint e = 0; e < rows; e++)
+      decoding = decoding || g_array_index (entries, Entry, e).request == request;
+    if (decoding || !g_ptr_array_find (s->active, request, NULL) || !check_images (s, request))
+      continue;
+    guint n = MIN (request->n_prompt - request->session->sequence.length, budget);
+    if (add_entry (s, entries, request, n))
+      budget -= n;
+  }
+  return entries;
+}
+
+/* Half-read prompts can hold all pages between them and wait for each other: the first keeps its own. */
+static void
+resolve_deadlock (Scheduler *s)
+{
+  IvlModel *model = s->model;
+  g_mutex_lock (&model->kv_lock);
+  for (guint i = 1; i < s->active->len; i++) {
+    IvlRequest *request = s->active->pdata[i];
+    ivl_sequence_truncate (&request->session->sequence, &model->kv, 0);
+    request->n_reused = 0;
+  }
+  g_mutex_unlock (&model->kv_lock);
+}
+
+/* Takes one generated token; true if the request goes on. */
+static bool
+accept_token (Scheduler *s, IvlRequest *request, IvlSample sample)
+{
+  IvlModel *model = s->model;
+  if (sample.token == IVL_SAMPLE_INVALID) {
+    GError *error = NULL;
+    ivl_fail (&error, IVL_ERROR_BAD_MODEL,
+              "The model computed values that are no numbers: its weights are damaged, or overflow the chosen weight "
+              "type; try weights of another type (bf16 or f32)");
+    finish (s, request, IVL_FINISH_STOP, error);
+    return false;
+  }
+  if (g_hash_table_contains (model->stop_ids, GUINT_TO_POINTER (sample.token))) {
+    finish (s, request, IVL_FINISH_STOP, NULL);
+    return false;
+  }
+  request->state = REQUEST_DECODE;
+  request->n_generated++;
+  request->probability_sum += sample.probability;
+  guint64 key = sample.token;
+  g_array_append_val (request->tokens, sample.token);
+  g_array_append_val (request->keys, key);
+
+  g_autoptr (GString) piece = g_string_new (NULL), text = g_string_new (NULL);
+  ivl_text_decoder_feed (request->decoder, sample.token, piece);
+  gboolean stop = ivl_stop_matcher_feed (request->matcher, piece->str, (gssize) piece->len, text);
+  g_string_append (request->answer, text->str);
+  if (text->len && request->text_func)
+    request->text_func (text->str, request->text_data);
+  if (stop) {
+    finish (s, request, IVL_FINISH_STOP, NULL);
+    return false;
+  }
+  if (request->n_generated >= request->params.max_tokens || request->tokens->len >= model->context_tokens) {
+    finish (s, request, IVL_FINISH_LENGTH, NULL);
+    return false;
+  }
+  return true;
+}
+
+static gboolean
+forward (Scheduler *s, GArray *entries, IvlSample *samples, GError **error)
+{
+  IvlModel *model = s->model;
+  g_autofree IvlDecoderJob *jobs = g_new (IvlDecoderJob, entries->len);
+  g_autofree IvlSampleRequest *wanted = g_new (IvlSampleRequest, entries->len);
+  guint n_wanted = 0;
+  for (guint i = 0; i < entries->len; i++) {
+    Entry *entry = &g_array_index (entries, Entry, i);
+    jobs[i] = entry->job;
+    if (entry->job.want_logits) {
+      const IvlGenerateParams *p = &entry->request->params;
+      wanted[n_wanted++] = (IvlSampleRequest){
+        .temperature = p->temperature, .top_p = p->top_p, .top_k = p->top_k, .seed = p->seed,
+        .step = entry->request->n_generated, .repetition_penalty = p->repetition_penalty,
+        .context = (const guint32 *) entry->request->tokens->data, .n_context = entry->request->tokens->len,
+      };
+    }
+  }
+  if (!ivl_vk_begin (model->stream, error))
+    return FALSE;
+  if (!ivl_decoder_record (&model->decoder_run, &model->kv, model->stream, jobs, entries->len, NULL, NULL, error)) {
+    ivl_vk_discard (model->stream);
+    return FALSE;
+  }
+  return ivl_sampler_record (&model->sampler, model->stream, model->decoder_run.logits, model->decoder_run.logits_pitch,
+                             wanted, n_wanted, error)
+         && ivl_vk_run (model->stream, error) && ivl_sampler_read (&model->sampler, samples, n_wanted, error);
+}
+
+static bool
+run_forward (Scheduler *s)
+{
+  IvlModel *model = s->model;
+  GArray *entries = form_batch (s);
+  if (entries->len == 0) {
+    g_array_unref (entries);
+    return false;
+  }
+  GError *error = NULL;
+  g_autofree IvlSample *samples = g_new0 (IvlSample, entries->len);
+  gint64 start = g_get_monotonic_time ();
+  gboolean ok = forward (s, entries, samples, &error);
+  guint64 ns = (guint64) (g_get_monotonic_time () - start) * 1000;
+
+  guint decoded = 0, prefilled = 0;
+  for (guint i = 0, sample = 0; i < entries->len; i++) {
+    Entry *entry = &g_array_index (entries, Entry, i);
+    IvlRequest *request = entry->request;
+    bool generated = entry->job.want_logits;
+    if (request->state == REQUEST_DECODE)
+      decoded++;
+    else
+      prefilled += entry->job.n_tokens;
+    if (!ok) {
+      finish (s, request, IVL_FINISH_STOP, g_error_copy (error));
+    } else if (generated) {
+      if (!request->prefilled_us)
+        request->prefilled_us = g_get_monotonic_time ();
+      accept_token (s, request, samples[sample++]);
+    }
+    g_free (entry->image_rows);
+  }
+  g_clear_error (&error);
+  g_array_unref (entries);
+
+  g_mutex_lock (&model->lock);
+  model->stats.prompt_tokens += prefilled;
+  model->stats.generated_tokens += decoded;
+  if (prefilled)
+    model->stats.prefill_ns += ns;
+  else
+    model->stats.decode_ns += ns;
+  model->stats.decode_steps += decoded > 0;
+  g_mutex_unlock (&model->lock);
+  return true;
+}
+
+/* ---- the loop ---- */
+
+static void
+drop_cancelled (Scheduler *s)
+{
+  for (guint i = 0; i < s->active->len;) {
+    IvlRequest *request = s->active->pdata[i];
+    if (g_atomic_int_get (&request->cancelled))
+      finish (s, request, IVL_FINISH_CANCELLED, NULL);
+    else
+      i++;
+  }
+}
+
+gpointer
+ivl_scheduler_run (gpointer data)
+{
+  IvlModel *model = data;
+  Scheduler s = { .model = model, .encoder = ivl_encoder_new (model), .active = g_ptr_array_new () };
+  for (;;) {
+    take_up (&s);
+    drop_cancelled (&s);
+    bool worked = run_forward (&s);
+    worked = ivl_encoder_step (s.encoder) || worked;
+    if (!worked && s.active->len)
+      resolve_deadlock (&s);
+    if (worked || s.active->len)
+      continue;
+    g_mutex_lock (&model->lock);
+    while (!model->quit && g_queue_is_empty (&model->arrivals) && g_queue_is_empty (&model->images)
+           && s.active->len == 0)
+      g_cond_wait (&model->wake, &model->lock);
+    bool quit = model->quit;
+    g_mutex_unlock (&model->lock);
+    if (quit)
+      break;
+  }
+  ivl_encoder_free (s.encoder);
+  g_ptr_array_unref (s.active);
+  return NULL;
+}

@@ -1,0 +1,351 @@
+/* IvlSession: a conversation, and the way of a question into the scheduler. */
+#include "generate/engine.h"
+
+#include <string.h>
+
+typedef struct Turn {
+  char *question;
+  char *answer;
+  guint *tiles;
+  guint n_images;
+  IvlMedia media;
+} Turn;
+
+static void
+turn_free (Turn *turn)
+{
+  g_free (turn->question);
+  g_free (turn->answer);
+  g_free (turn->tiles);
+  g_free (turn);
+}
+
+IvlSession *
+ivl_session_new (IvlModel *model, GError **error)
+{
+  if (!model) {
+    ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "ivl_session_new: no model given");
+    return NULL;
+  }
+  IvlSession *self = g_new0 (IvlSession, 1);
+  self->ref_count = 1;
+  self->model = ivl_model_ref (model);
+  g_mutex_init (&self->lock);
+  ivl_sequence_init (&self->sequence);
+  self->cached = g_array_new (FALSE, FALSE, sizeof (guint64));
+  self->turns = g_ptr_array_new_with_free_func ((GDestroyNotify) turn_free);
+  self->images = g_ptr_array_new_with_free_func ((GDestroyNotify) ivl_image_unref);
+  return self;
+}
+
+IvlSession *
+ivl_session_ref (IvlSession *self)
+{
+  g_atomic_int_inc (&self->ref_count);
+  return self;
+}
+
+void
+ivl_session_unref (IvlSession *self)
+{
+  if (!self || !g_atomic_int_dec_and_test (&self->ref_count))
+    return;
+  g_mutex_lock (&self->model->kv_lock);
+  ivl_sequence_deinit (&self->sequence, &self->model->kv);
+  g_mutex_unlock (&self->model->kv_lock);
+  g_array_unref (self->cached);
+  g_ptr_array_unref (self->turns);
+  g_ptr_array_unref (self->images);
+  g_free (self->system);
+  g_mutex_clear (&self->lock);
+  ivl_model_unref (self->model);
+  g_free (self);
+}
+
+/* ---- a question ---- */
+
+static gboolean
+check_params (const IvlQuestion *question, GError **error)
+{
+  const IvlGenerateParams *p = &question->params;
+  if (!question->prompt)
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "A question needs a prompt");
+  if (p->max_tokens == 0)
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "max_tokens is 0: at least one token must be allowed");
+  if (!(p->temperature >= 0.f && p->temperature <= 100.f))
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "temperature is %g, must be in 0 ... 100", (double) p->temperature);
+  if (!(p->top_p > 0.f && p->top_p <= 1.f))
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "top_p is %g, must be above 0 and at most 1", (double) p->top_p);
+  if (!(p->repetition_penalty > 0.f && p->repetition_penalty <= 100.f))
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "repetition_penalty is %g, must be above 0 and at most 100",
+                     (double) p->repetition_penalty);
+  for (guint i = 0; i < question->n_images; i++)
+    if (!question->images || !question->images[i])
+      return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "Image %u of the question is missing", i);
+  return TRUE;
+}
+
+static Turn *
+make_turn (const IvlQuestion *question)
+{
+  Turn *turn = g_new0 (Turn, 1);
+  turn->question = g_strdup (question->prompt);
+  turn->n_images = question->n_images;
+  turn->tiles = g_new (guint, question->n_images);
+  turn->media = question->media;
+  for (guint i = 0; i < question->n_images; i++)
+    turn->tiles[i] = question->images[i]->n_tiles;
+  return turn;
+}
+
+/* Renders all turns and the new one into token ids. */
+static gboolean
+render (IvlSession *self, const Turn *turn, const char *system, GArray *ids, GError **error)
+{
+  guint n = self->turns->len + 1;
+  g_autofree IvlChatTurn *turns = g_new0 (IvlChatTurn, n);
+  for (guint i = 0; i < n; i++) {
+    const Turn *t = i + 1 < n ? self->turns->pdata[i] : turn;
+    turns[i] = (IvlChatTurn){ .question = t->question, .question_length = -1, .image_tiles = t->tiles,
+                              .n_images = t->n_images, .media = t->media, .answer = t->answer };
+  }
+  return ivl_chat_render (self->model->chat, system, turns, n, ids, error);
+}
+
+/* From the template's ids to what the decoder takes: image rows in place, and keys to recognise what is cached. */
+static gboolean
+lay_out_prompt (IvlRequest *request, IvlModel *model, GError **error)
+{
+  guint32 image_id = ivl_chat_get_image_id (model->chat);
+  guint n = request->tokens->len, rows = 0, image = 0, row = 0;
+  request->n_prompt = n;
+  request->image_before = g_new (guint, n + 1);
+  g_array_set_size (request->keys, n);
+  for (guint i = 0; i < n; i++) {
+    guint32 *token = &g_array_index (request->tokens, guint32, i);
+    guint64 key = *token;
+    request->image_before[i] = rows;
+    if (*token == image_id) {
+      IvlImage *at = image < request->images->len ? request->images->pdata[image] : NULL;
+      if (!at)
+        return ivl_fail (error, IVL_ERROR_INTERNAL, "more image positions than image tokens");
+      key = (at->serial << 20 | row) | 1ull << 63;
+      *token = IVL_TOKEN_IMAGE;
+      rows++;
+      if (++row == at->n_tiles * model->config->tile_tokens) {
+        row = 0;
+        image++;
+      }
+    } else if (*token >= model->config->text.vocab) {
+      return ivl_fail (error, IVL_ERROR_BAD_MODEL,
+                       "The tokenizer gives token %u, but config.json says vocab_size %u: the folder's files don't "
+                       "belong together", *token, model->config->text.vocab);
+    }
+    g_array_index (request->keys, guint64, i) = key;
+  }
+  request->image_before[n] = rows;
+  if (image != request->images->len)
+    return ivl_fail (error, IVL_ERROR_INTERNAL, "fewer image positions than image tokens");
+  return TRUE;
+}
+
+static IvlRequest *
+make_request (IvlSession *self, const IvlQuestion *question, GError **error)
+{
+  IvlModel *model = self->model;
+  IvlRequest *request = g_new0 (IvlRequest, 1);
+  request->session = self;
+  request->params = question->params;
+  request->stop = g_strdupv ((char **) question->params.stop);
+  request->params.stop = NULL;
+  request->text_func = question->text_func;
+  request->text_data = question->text_data;
+  request->tokens = g_array_new (FALSE, FALSE, sizeof (guint32));
+  request->keys = g_array_new (FALSE, FALSE, sizeof (guint64));
+  request->images = g_ptr_array_new_with_free_func ((GDestroyNotify) ivl_image_unref);
+  request->decoder = ivl_text_decoder_new (model->tokenizer, IVL_DECODE_SKIP_SPECIAL | IVL_DECODE_KEEP_TAGS);
+  request->matcher = ivl_stop_matcher_new ((const char *const *) request->stop);
+  request->answer = g_string_new (NULL);
+  request->turn = make_turn (question);
+  request->system = g_strdup (self->turns->len           ? self->system
+                              : question->system_prompt ? question->system_prompt
+                                                        : model->system_prompt);
+  for (guint i = 0; i < self->images->len; i++)
+    g_ptr_array_add (request->images, ivl_image_ref (self->images->pdata[i]));
+  for (guint i = 0; i < question->n_images; i++) {
+    if (question->images[i]->model != model) {
+      ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "Image %u belongs to another model than the session", i);
+      goto fail;
+    }
+    g_ptr_array_add (request->images, ivl_image_ref (question->images[i]));
+  }
+  if (!render (self, request->turn, request->system, request->tokens, error)
+      || !lay_out_prompt (request, model, error))
+    goto fail;
+  if (request->n_prompt >= model->context_tokens) {
+    ivl_fail (error, IVL_ERROR_CONTEXT_FULL,
+              "The prompt has %u tokens, the context %u: use fewer frames, tiles or turns, a shorter text, or a larger "
+              "context_tokens", request->n_prompt, model->context_tokens);
+    goto fail;
+  }
+  return request;
+fail:
+  ivl_request_free (request);
+  return NULL;
+}
+
+static gboolean
+submit (IvlSession *self, const IvlQuestion *question, IvlAnswerFunc done, gpointer user_data, bool own_session,
+        GError **error)
+{
+  IvlModel *model = self->model;
+  if (!check_params (question, error))
+    return FALSE;
+  g_mutex_lock (&self->lock);
+  if (self->busy) {
+    g_mutex_unlock (&self->lock);
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "The session still answers another question; one at a time");
+  }
+  IvlRequest *request = make_request (self, question, error);
+  if (!request) {
+    g_mutex_unlock (&self->lock);
+    return FALSE;
+  }
+  if (own_session)
+    ivl_session_ref (self);
+  request->owns_session = own_session;
+  request->done = done;
+  request->done_data = user_data;
+  request->submitted_us = g_get_monotonic_time ();
+  self->busy = request;
+  g_mutex_unlock (&self->lock);
+
+  for (guint i = 0; i < request->images->len; i++)
+    ivl_image_prefetch (request->images->pdata[i]);
+  g_mutex_lock (&model->lock);
+  g_queue_push_tail (&model->arrivals, request);
+  g_cond_signal (&model->wake);
+  g_mutex_unlock (&model->lock);
+  return TRUE;
+}
+
+gboolean
+ivl_session_ask_async (IvlSession *self, const IvlQuestion *question, IvlAnswerFunc done, gpointer user_data,
+                       GError **error)
+{
+  return submit (self, question, done, user_data, true, error);
+}
+
+void
+ivl_session_take_answer (IvlSession *self, IvlRequest *request, const IvlAnswer *answer)
+{
+  g_mutex_lock (&self->lock);
+  self->busy = NULL;
+  /* What is cached stays valid whatever the end was: the next question keeps what agrees with it. */
+  g_array_set_size (self->cached, 0);
+  g_array_append_vals (self->cached, request->keys->data, MIN (self->sequence.length, request->keys->len));
+  if (answer && answer->finish != IVL_FINISH_CANCELLED) {
+    request->turn->answer = g_strdup (answer->text);
+    g_ptr_array_add (self->turns, g_steal_pointer (&request->turn));
+    g_free (self->system);
+    self->system = g_steal_pointer (&request->system);
+    g_ptr_array_unref (self->images);
+    self->images = g_ptr_array_ref (request->images);
+  }
+  g_mutex_unlock (&self->lock);
+}
+
+void
+ivl_request_free (IvlRequest *self)
+{
+  if (!self)
+    return;
+  g_strfreev (self->stop);
+  g_free (self->system);
+  g_clear_pointer (&self->turn, turn_free);
+  g_clear_pointer (&self->tokens, g_array_unref);
+  g_clear_pointer (&self->keys, g_array_unref);
+  g_clear_pointer (&self->images, g_ptr_array_unref);
+  g_free (self->image_before);
+  g_clear_pointer (&self->decoder, ivl_text_decoder_free);
+  g_clear_pointer (&self->matcher, ivl_stop_matcher_free);
+  if (self->answer)
+    g_string_free (self->answer, TRUE);
+  if (self->owns_session)
+    ivl_session_unref (self->session);
+  g_free (self);
+}
+
+void
+ivl_session_cancel (IvlSession *self)
+{
+  g_mutex_lock (&self->lock);
+  if (self->busy)
+    g_atomic_int_set (&self->busy->cancelled, 1);
+  g_mutex_unlock (&self->lock);
+}
+
+gboolean
+ivl_session_reset (IvlSession *self, GError **error)
+{
+  g_mutex_lock (&self->lock);
+  bool busy = self->busy != NULL;
+  if (!busy) {
+    g_ptr_array_set_size (self->turns, 0);
+    g_ptr_array_unref (self->images);
+    self->images = g_ptr_array_new_with_free_func ((GDestroyNotify) ivl_image_unref);
+    /* The cached tokens stay: the next conversation may begin with the same ones. */
+  }
+  g_mutex_unlock (&self->lock);
+  return !busy || ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "The session still answers a question; cancel it first");
+}
+
+/* ---- blocking ---- */
+
+typedef struct {
+  GMutex lock;
+  GCond answered;
+  gboolean done;
+  IvlAnswer *answer;
+  GError *error;
+} Wait;
+
+static void
+wake_up (IvlSession *session, IvlAnswer *answer, const GError *error, gpointer data)
+{
+  Wait *wait = data;
+  g_mutex_lock (&wait->lock);
+  wait->answer = answer;
+  wait->error = error ? g_error_copy (error) : NULL;
+  wait->done = TRUE;
+  g_cond_signal (&wait->answered);
+  g_mutex_unlock (&wait->lock);
+}
+
+IvlAnswer *
+ivl_session_ask (IvlSession *self, const IvlQuestion *question, GError **error)
+{
+  Wait wait = { 0 };
+  g_mutex_init (&wait.lock);
+  g_cond_init (&wait.answered);
+  if (submit (self, question, wake_up, &wait, false, error)) {
+    g_mutex_lock (&wait.lock);
+    while (!wait.done)
+      g_cond_wait (&wait.answered, &wait.lock);
+    g_mutex_unlock (&wait.lock);
+    if (wait.error)
+      g_propagate_error (error, wait.error);
+  }
+  g_mutex_clear (&wait.lock);
+  g_cond_clear (&wait.answered);
+  return wait.answer;
+}
+
+void
+ivl_answer_free (IvlAnswer *self)
+{
+  if (!self)
+    return;
+  g_free (self->text);
+  g_free (self);
+}
