@@ -74,6 +74,36 @@ struct IvlPushVitTokens {
   uint tiles, tokens, cols; /* cols in vec4 */
 };
 
+/* ---- images ---- */
+
+/* Rows of a picture to RGB8, four pixels a lane. Per component: where its samples are in its binding, in bytes. */
+struct IvlPushImageConvert {
+  uint offset[3], pitch[3];
+  uint format[3];      /* pixel stride | shift << 8 | w_sub << 12 | h_sub << 14 | x phase << 16 | y phase << 20 |
+                        * big endian << 24 */
+  uint mask[3];
+  float matrix[12];    /* of 255 and 1 / (2^depth - 1); its last column has 0.5 on top */
+  uint cols, rows;     /* pixels */
+  uint out_pitch;      /* quads of pixels */
+};
+
+/* One axis of a resize, for output columns [0, cols) and rows [row_base, row_base + rows). */
+struct IvlPushImageResize {
+  uint cols, rows, row_base;
+  uint steps;          /* quads of weights a table row */
+  uint in_offset, in_pitch, in_last; /* quads of pixels; the last quad (horizontal) or row (vertical) there is */
+  uint in_base;        /* vertical: the row at in_offset */
+  uint out_pitch;      /* horizontal: quads of pixels */
+  uint tile_size, grid_cols, tile_base; /* vertical: output goes to tile tile_base + row * grid_cols + col */
+};
+
+struct IvlPushImagePatches {
+  uint tile_base, rows; /* rows: patches in all */
+  uint tile_size, patch_size, grid;
+  uint quads;          /* of columns that are written: k_pad / 4 */
+  uint out_offset, out_pitch; /* floats */
+};
+
 #ifdef __STDC__
 #undef uint
 #endif
