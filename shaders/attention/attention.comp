@@ -47,14 +47,14 @@ main ()
   }
 
   for (uint j0 = 0; j0 < longest; j0 += TK) {
-    /* A page holds a multiple of TK keys, so these TK are neighbours. Past the end they are other keys of the
-     * page, or of the buffer's last rows: loaded, masked. */
+    /* A page holds a multiple of TK keys, so these TK are neighbours. Past the end the last one is loaded again: its
+     * weight is zero, but zero times what memory happens to hold may not be. */
     uint k_at;
     if (CAUSAL)
       k_at = pages[item.kv + j0 / IVL_KV_PAGE] * IVL_KV_PAGE + j0 % IVL_KV_PAGE;
     else
       k_at = item.kv + j0;
-    uint last = CAUSAL ? k_at + TK - 1 : item.kv + item.kv_len - 1;
+    uint last = k_at + (longest - 1 - j0);
     uint row_at[TK];
     [[unroll]] for (uint j = 0; j < TK; j++)
       row_at[j] = min (k_at + j, last) * p.kv_pitch + kv_head * D4;
