@@ -1,0 +1,26 @@
+#include "enums.h"
+
+#define DEFINE_ENUM(Name, function, ...) \
+  GType \
+  function (void) \
+  { \
+    static gsize type = 0; \
+    static const GEnumValue values[] = { __VA_ARGS__, {0, NULL, NULL} }; \
+    if (g_once_init_enter (&type)) \
+      g_once_init_leave (&type, g_enum_register_static (Name, values)); \
+    return type; \
+  }
+
+DEFINE_ENUM ("GstInternvlPolicy", gst_internvl_policy_get_type,
+    {GST_INTERNVL_POLICY_AUTO, "live for live sources, all for others", "auto"},
+    {GST_INTERNVL_POLICY_LIVE, "The newest chunk wins: video is never held back, chunks may be skipped", "live"},
+    {GST_INTERNVL_POLICY_ALL, "Every chunk is answered: video waits for the model", "all"})
+
+DEFINE_ENUM ("GstInternvlTextFormat", gst_internvl_text_format_get_type,
+    {GST_INTERNVL_TEXT_AUTO, "What the element linked to text_src likes best", "auto"},
+    {GST_INTERNVL_TEXT_UTF8, "text/x-raw, format=utf8", "utf8"},
+    {GST_INTERNVL_TEXT_PANGO_MARKUP, "text/x-raw, format=pango-markup (escaped)", "pango-markup"},
+    {GST_INTERNVL_TEXT_JSON, "application/x-json, one object a chunk", "json"})
+
+DEFINE_ENUM ("GstInternvlSampling", gst_internvl_sampling_get_type,
+    {GST_INTERNVL_SAMPLING_UNIFORM, "Evenly over the chunk", "uniform"})

@@ -1,0 +1,30 @@
+/* The element's enumerations as GTypes. */
+#pragma once
+
+#include <gst/gst.h>
+
+G_BEGIN_DECLS
+
+typedef enum {
+  GST_INTERNVL_POLICY_AUTO,
+  GST_INTERNVL_POLICY_LIVE,
+  GST_INTERNVL_POLICY_ALL,
+} GstInternvlPolicy;
+
+/* In the order of preference where downstream has none. */
+typedef enum {
+  GST_INTERNVL_TEXT_AUTO,
+  GST_INTERNVL_TEXT_UTF8,
+  GST_INTERNVL_TEXT_PANGO_MARKUP,
+  GST_INTERNVL_TEXT_JSON,
+} GstInternvlTextFormat;
+
+typedef enum {
+  GST_INTERNVL_SAMPLING_UNIFORM,
+} GstInternvlSampling;
+
+GType gst_internvl_policy_get_type (void);
+GType gst_internvl_text_format_get_type (void);
+GType gst_internvl_sampling_get_type (void);
+
+G_END_DECLS

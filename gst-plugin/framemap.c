@@ -1,0 +1,269 @@
+#include "framemap.h"
+
+#include <string.h>
+
+/* Where component C of a pixel is, in the words of IvlPicture. FALSE if they have none for it. */
+static gboolean
+describe_component (const GstVideoFormatInfo *finfo, guint c, IvlPicture *picture, guint slot)
+{
+  guint offset = GST_VIDEO_FORMAT_INFO_POFFSET (finfo, c);
+  guint shift = GST_VIDEO_FORMAT_INFO_SHIFT (finfo, c);
+  guint depth = GST_VIDEO_FORMAT_INFO_DEPTH (finfo, c);
+  gint pixel_stride = GST_VIDEO_FORMAT_INFO_PSTRIDE (finfo, c);
+  gboolean little = GST_VIDEO_FORMAT_INFO_IS_LE (finfo);
+  /* Samples of 9 bits and more, and those that share a word, are read as 16 bits. */
+  gboolean wide = GST_VIDEO_FORMAT_INFO_BITS (finfo) > 8 || shift + depth > 8;
+
+  if (depth == 0 || depth > 16 || pixel_stride <= 0 || pixel_stride > 255)
+    return FALSE;
+  /* In a word of more than 16 bits: the two bytes that the sample is in. */
+  while (wide && little && shift >= 8) {
+    offset++;
+    shift -= 8;
+  }
+  if (shift + depth > 16 || offset > 255)
+    return FALSE;
+
+  picture->components[slot].plane = GST_VIDEO_FORMAT_INFO_PLANE (finfo, c);
+  picture->components[slot].pixel_stride = pixel_stride;
+  picture->components[slot].offset = offset;
+  picture->components[slot].bytes = wide ? 2 : 1;
+  picture->components[slot].big_endian = wide && !little;
+  picture->components[slot].shift = shift;
+  picture->components[slot].depth = depth;
+  picture->components[slot].w_sub = GST_VIDEO_FORMAT_INFO_W_SUB (finfo, c);
+  picture->components[slot].h_sub = GST_VIDEO_FORMAT_INFO_H_SUB (finfo, c);
+  return TRUE;
+}
+
+static gboolean
+describe_components (const GstVideoFormatInfo *finfo, IvlPicture *picture)
+{
+  gboolean gray = GST_VIDEO_FORMAT_INFO_IS_GRAY (finfo);
+
+  if (GST_VIDEO_FORMAT_INFO_FLAGS (finfo) &
+      (GST_VIDEO_FORMAT_FLAG_COMPLEX | GST_VIDEO_FORMAT_FLAG_TILED | GST_VIDEO_FORMAT_FLAG_PALETTE))
+    return FALSE;
+  if (!gray && GST_VIDEO_FORMAT_INFO_N_COMPONENTS (finfo) < 3)
+    return FALSE;
+  for (guint i = 0; i < 3; i++)
+    if (!describe_component (finfo, gray ? 0 : i, picture, i))
+      return FALSE;
+  return TRUE;
+}
+
+gboolean
+gst_internvl_format_is_direct (const GstVideoFormatInfo *finfo)
+{
+  IvlPicture picture;
+
+  return describe_components (finfo, &picture);
+}
+
+/* Samples of FINFO (as value / max) to R'G'B' 0..1. */
+static void
+set_matrix (IvlPicture *picture, const GstVideoFormatInfo *finfo, const GstVideoColorimetry *colorimetry)
+{
+  gboolean rgb = GST_VIDEO_FORMAT_INFO_IS_RGB (finfo), gray = GST_VIDEO_FORMAT_INFO_IS_GRAY (finfo);
+  GstVideoColorRange range = colorimetry->range;
+  gint offset[GST_VIDEO_MAX_COMPONENTS], scale[GST_VIDEO_MAX_COMPONENTS];
+  double rows[3][3] = { {1, 0, 0}, {0, 1, 0}, {0, 0, 1} };
+
+  if (range == GST_VIDEO_COLOR_RANGE_UNKNOWN)
+    range = rgb || gray ? GST_VIDEO_COLOR_RANGE_0_255 : GST_VIDEO_COLOR_RANGE_16_235;
+  gst_video_color_range_offsets (range, finfo, offset, scale);
+
+  if (!rgb && !gray) {
+    double kr, kb;
+
+    if (!gst_video_color_matrix_get_Kr_Kb (colorimetry->matrix, &kr, &kb))
+      gst_video_color_matrix_get_Kr_Kb (GST_VIDEO_COLOR_MATRIX_BT601, &kr, &kb);
+    const double kg = 1 - kr - kb;
+    const double yuv[3][3] = {
+      {1, 0, 2 * (1 - kr)},
+      {1, -2 * (1 - kb) * kb / kg, -2 * (1 - kr) * kr / kg},
+      {1, 2 * (1 - kb), 0},
+    };
+    memcpy (rows, yuv, sizeof rows);
+  }
+
+  for (guint i = 0; i < 3; i++) {
+    double constant = 0;
+
+    for (guint j = 0; j < 3; j++) {
+      guint c = gray ? 0 : j;
+      double max = (1 << picture->components[j].depth) - 1;
+
+      picture->matrix[i][j] = rows[i][j] * max / scale[c];
+      constant -= rows[i][j] * offset[c] / scale[c];
+    }
+    picture->matrix[i][3] = constant;
+  }
+}
+
+/* The bytes that the components read from plane P must be inside of what was mapped: strides and offsets come from
+ * metas, which anyone may write. */
+static gboolean
+set_plane (GstInternvlMapping *mapping, guint p, GError **error)
+{
+  const GstVideoFrame *frame = &mapping->frame;
+  IvlPicture *picture = &mapping->picture;
+  const GstMapInfo *map = &frame->map[frame->meta ? p : 0];
+  const guint8 *data = GST_VIDEO_FRAME_PLANE_DATA (frame, p);
+  gssize stride = GST_VIDEO_FRAME_PLANE_STRIDE (frame, p);
+  gsize row_bytes = 0;
+  guint rows = 0;
+
+  for (guint i = 0; i < 3; i++) {
+    if (picture->components[i].plane != p)
+      continue;
+    gsize columns = GST_VIDEO_SUB_SCALE (picture->components[i].w_sub, picture->width);
+    guint lines = GST_VIDEO_SUB_SCALE (picture->components[i].h_sub, picture->height);
+
+    row_bytes = MAX (row_bytes, (columns - 1) * picture->components[i].pixel_stride +
+        picture->components[i].offset + picture->components[i].bytes);
+    rows = MAX (rows, lines);
+  }
+
+  if (rows > 0) {
+    gint64 first = data - map->data, last = first + (gint64) (rows - 1) * stride;
+
+    if (!data || !map->data || MIN (first, last) < 0 || MAX (first, last) + (gint64) row_bytes > (gint64) map->size) {
+      g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT,
+          "plane %u of a %ux%u %s frame reaches outside of its buffer", p, picture->width, picture->height,
+          GST_VIDEO_FORMAT_INFO_NAME (frame->info.finfo));
+      return FALSE;
+    }
+  }
+  picture->planes[p].data = data;
+  picture->planes[p].stride = stride;
+  picture->planes[p].row_bytes = row_bytes;
+  picture->planes[p].rows = rows;
+  return TRUE;
+}
+
+static gboolean
+unpack (GstInternvlMapping *mapping, GError **error)
+{
+  GstVideoFrame *frame = &mapping->frame;
+  IvlPicture *picture = &mapping->picture;
+  const GstVideoFormatInfo *finfo = frame->info.finfo, *to;
+  GstVideoPackFlags flags = GST_VIDEO_PACK_FLAG_NONE;
+
+  if (!finfo->unpack_func || !(to = gst_video_format_get_info (finfo->unpack_format)) ||
+      !describe_components (to, picture)) {
+    g_set_error (error, IVL_ERROR, IVL_ERROR_UNSUPPORTED,
+        "video format %s can't be read; put videoconvert in front", GST_VIDEO_FORMAT_INFO_NAME (finfo));
+    return FALSE;
+  }
+  if (GST_VIDEO_FRAME_IS_INTERLACED (frame))
+    flags |= GST_VIDEO_PACK_FLAG_INTERLACED;
+
+  gsize stride = (gsize) picture->width * GST_VIDEO_FORMAT_INFO_PSTRIDE (to, 0);
+  if (!(mapping->unpacked = g_try_malloc_n (picture->height, stride))) {
+    g_set_error (error, IVL_ERROR, IVL_ERROR_OUT_OF_MEMORY, "no memory for a %ux%u frame", picture->width,
+        picture->height);
+    return FALSE;
+  }
+  for (guint y = 0; y < picture->height; y++)
+    finfo->unpack_func (finfo, flags, mapping->unpacked + y * stride, frame->data, frame->info.stride, 0, y,
+        picture->width);
+
+  picture->n_planes = 1;
+  picture->planes[0].data = mapping->unpacked;
+  picture->planes[0].stride = stride;
+  picture->planes[0].row_bytes = stride;
+  picture->planes[0].rows = picture->height;
+  /* Palettes unpack to RGB whatever the flags of the format say. */
+  set_matrix (picture, to, &frame->info.colorimetry);
+  return TRUE;
+}
+
+/* As set_plane for what an unpack function may read, which is whole rows, and in tiles whole tiles. */
+static gboolean
+check_planes (const GstVideoFrame *frame, GError **error)
+{
+  const GstVideoInfo *info = &frame->info;
+  GstVideoInfo plain;
+
+  gst_video_info_set_format (&plain, GST_VIDEO_INFO_FORMAT (info), GST_VIDEO_INFO_WIDTH (info),
+      GST_VIDEO_INFO_HEIGHT (info));
+  for (guint p = 0; p < GST_VIDEO_INFO_N_PLANES (info); p++) {
+    const GstMapInfo *map = &frame->map[frame->meta ? p : 0];
+    gint64 stride = GST_VIDEO_INFO_PLANE_STRIDE (info, p), plain_stride = GST_VIDEO_INFO_PLANE_STRIDE (&plain, p);
+    gint64 end = p + 1 < GST_VIDEO_INFO_N_PLANES (info) ? GST_VIDEO_INFO_PLANE_OFFSET (&plain, p + 1) :
+        GST_VIDEO_INFO_SIZE (&plain);
+    gint64 bytes = end - GST_VIDEO_INFO_PLANE_OFFSET (&plain, p);
+    gint64 first = (const guint8 *) frame->data[p] - map->data, last = first;
+
+    if (GST_VIDEO_FORMAT_INFO_IS_TILED (info->finfo)) {
+      bytes = bytes * GST_VIDEO_TILE_X_TILES (stride) * GST_VIDEO_TILE_Y_TILES (stride) /
+          MAX (GST_VIDEO_TILE_X_TILES (plain_stride) * GST_VIDEO_TILE_Y_TILES (plain_stride), 1);
+    } else if (plain_stride > 0) {
+      last = first + (bytes / plain_stride - 1) * stride;
+      bytes = plain_stride;
+    }
+    if (!frame->data[p] || !map->data || MIN (first, last) < 0 || MAX (first, last) + bytes > (gint64) map->size) {
+      g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT,
+          "plane %u of a %dx%d %s frame reaches outside of its buffer", p, GST_VIDEO_INFO_WIDTH (info),
+          GST_VIDEO_INFO_HEIGHT (info), GST_VIDEO_INFO_NAME (info));
+      return FALSE;
+    }
+  }
+  return TRUE;
+}
+
+static void
+set_crop (IvlPicture *picture, GstBuffer *buffer)
+{
+  const GstVideoCropMeta *crop = gst_buffer_get_video_crop_meta (buffer);
+
+  if (!crop || crop->x >= picture->width || crop->y >= picture->height || !crop->width || !crop->height)
+    return;
+  picture->crop_x = crop->x;
+  picture->crop_y = crop->y;
+  picture->crop_width = MIN (crop->width, picture->width - crop->x);
+  picture->crop_height = MIN (crop->height, picture->height - crop->y);
+}
+
+gboolean
+gst_internvl_map (GstInternvlMapping *mapping, const GstVideoInfo *info, GstBuffer *buffer, GError **error)
+{
+  IvlPicture *picture = &mapping->picture;
+  gboolean ok = TRUE;
+
+  memset (mapping, 0, sizeof *mapping);
+  if (!gst_video_frame_map (&mapping->frame, info, buffer, GST_MAP_READ)) {
+    g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT,
+        "a buffer of %" G_GSIZE_FORMAT " bytes doesn't hold the %dx%d %s frame of its caps",
+        gst_buffer_get_size (buffer), GST_VIDEO_INFO_WIDTH (info), GST_VIDEO_INFO_HEIGHT (info),
+        GST_VIDEO_INFO_NAME (info));
+    memset (mapping, 0, sizeof *mapping);
+    return FALSE;
+  }
+
+  picture->width = GST_VIDEO_FRAME_WIDTH (&mapping->frame);
+  picture->height = GST_VIDEO_FRAME_HEIGHT (&mapping->frame);
+  if (describe_components (mapping->frame.info.finfo, picture)) {
+    picture->n_planes = GST_VIDEO_FRAME_N_PLANES (&mapping->frame);
+    set_matrix (picture, mapping->frame.info.finfo, &mapping->frame.info.colorimetry);
+    for (guint p = 0; ok && p < picture->n_planes; p++)
+      ok = set_plane (mapping, p, error);
+  } else {
+    ok = check_planes (&mapping->frame, error) && unpack (mapping, error);
+  }
+  if (ok)
+    set_crop (picture, buffer);
+  else
+    gst_internvl_unmap (mapping);
+  return ok;
+}
+
+void
+gst_internvl_unmap (GstInternvlMapping *mapping)
+{
+  if (mapping->frame.buffer)
+    gst_video_frame_unmap (&mapping->frame);
+  g_free (mapping->unpacked);
+  memset (mapping, 0, sizeof *mapping);
+}

@@ -1,0 +1,28 @@
+/* GstVideoFrame -> IvlPicture.
+ *
+ * Formats whose components lie at constant strides are described where they are; others (v210, tiles, palettes, bits
+ * across bytes) go through the format's own unpack function into 4 samples a pixel first. Both without a conversion of
+ * colours: that is the device's work, with the matrix from the colorimetry of the caps.
+ */
+#pragma once
+
+#include <gst/video/video.h>
+#include <internvl/internvl.h>
+
+G_BEGIN_DECLS
+
+typedef struct {
+  IvlPicture picture;   /* points into the frame or into unpacked */
+  GstVideoFrame frame;
+  guint8 *unpacked;
+} GstInternvlMapping;
+
+/* TRUE if frames of this format need no unpacking. */
+gboolean gst_internvl_format_is_direct (const GstVideoFormatInfo *finfo);
+
+/* Maps BUFFER for reading, with its video and crop metas. On failure nothing is held and ERROR is set (IVL_ERROR).
+ * Any thread. */
+gboolean gst_internvl_map (GstInternvlMapping *mapping, const GstVideoInfo *info, GstBuffer *buffer, GError **error);
+void gst_internvl_unmap (GstInternvlMapping *mapping);
+
+G_END_DECLS

@@ -1,0 +1,369 @@
+#include "settings.h"
+
+#include "errors.h"
+
+#define DEFAULT_PROMPT "Describe this video."
+#define DEFAULT_CHUNK_SIZE 8
+#define DEFAULT_MAX_TILES 1
+#define DEFAULT_MAX_TOKENS 256
+
+enum
+{
+  PROP_MODEL_PATH = GST_INTERNVL_PROP_FIRST_SETTING,
+  PROP_DEVICE,
+  PROP_SHARE,
+  PROP_PROMPT,
+  PROP_PROMPT_PATH,
+  PROP_SYSTEM_PROMPT,
+  PROP_SAMPLING,
+  PROP_FRAME_RATE,
+  PROP_CHUNK_SIZE,
+  PROP_CHUNK_DURATION,
+  PROP_CHUNK_STRIDE,
+  PROP_MAX_TILES,
+  PROP_MAX_TOKENS,
+  PROP_TEMPERATURE,
+  PROP_TOP_P,
+  PROP_TOP_K,
+  PROP_SEED,
+  PROP_REPETITION_PENALTY,
+  PROP_POLICY,
+  PROP_TEXT_FORMAT,
+  PROP_POST_MESSAGES,
+};
+
+void
+gst_internvl_settings_init (GstInternvlSettings *settings)
+{
+  *settings = (GstInternvlSettings) {
+    .share = TRUE,
+    .prompt = g_strdup (DEFAULT_PROMPT),
+    .chunks = {.chunk_size = DEFAULT_CHUNK_SIZE,.rate_n = 0,.rate_d = 1},
+    .max_tiles = DEFAULT_MAX_TILES,
+    .generate = IVL_GENERATE_PARAMS_INIT,
+    .post_messages = TRUE,
+  };
+  settings->generate.max_tokens = DEFAULT_MAX_TOKENS;
+}
+
+void
+gst_internvl_settings_clear (GstInternvlSettings *settings)
+{
+  g_free (settings->model_path);
+  g_free (settings->device);
+  g_free (settings->prompt);
+  g_free (settings->prompt_path);
+  g_free (settings->prompt_from_path);
+  g_free (settings->system_prompt);
+  g_clear_error (&settings->error);
+}
+
+void
+gst_internvl_settings_install (GObjectClass *klass)
+{
+  const GParamFlags ready = G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY;
+  const GParamFlags playing = G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_PLAYING;
+
+  g_object_class_install_property (klass, PROP_MODEL_PATH, g_param_spec_string ("model-path", "Model",
+          "Folder with an InternVL 2.5 model as downloaded from Hugging Face (config.json, *.safetensors, tokenizer); "
+          "else the environment variable INTERNVL_MODEL", NULL, ready));
+  g_object_class_install_property (klass, PROP_DEVICE, g_param_spec_string ("device", "Device",
+          "Vulkan device: its number, part of its name, \"gpu\" or \"cpu\"; else the environment variable "
+          "INTERNVL_DEVICE, else the fastest kind there is", NULL, ready));
+  g_object_class_install_property (klass, PROP_SHARE, g_param_spec_boolean ("share", "Share",
+          "Elements of this process with the same model and device have one copy of the weights and are batched "
+          "together", TRUE, ready));
+  g_object_class_install_property (klass, PROP_PROMPT, g_param_spec_string ("prompt", "Prompt",
+          "What to ask about each chunk. {start} and {end} become its times, {frames} those of its frames, {previous} "
+          "the last answer", DEFAULT_PROMPT, playing));
+  g_object_class_install_property (klass, PROP_PROMPT_PATH, g_param_spec_string ("prompt-path", "Prompt file",
+          "Text file (UTF-8) to take the prompt from, instead of the property prompt; read when it is set and when the "
+          "element starts", NULL, playing));
+  g_object_class_install_property (klass, PROP_SYSTEM_PROMPT, g_param_spec_string ("system-prompt", "System prompt",
+          "What the model is told before all else; NULL: what it was trained with", NULL, playing));
+  g_object_class_install_property (klass, PROP_SAMPLING, g_param_spec_enum ("sampling", "Sampling",
+          "How the frames of a chunk are chosen", gst_internvl_sampling_get_type (), GST_INTERNVL_SAMPLING_UNIFORM,
+          playing));
+  g_object_class_install_property (klass, PROP_FRAME_RATE, gst_param_spec_fraction ("frame-rate", "Frame rate",
+          "Frames sampled per second of video, by time stamp. 0/1: chunk-size frames over chunk-duration, or 2/1 if "
+          "that isn't set either", 0, 1, 1000, 1, 0, 1, playing));
+  g_object_class_install_property (klass, PROP_CHUNK_SIZE, g_param_spec_uint ("chunk-size", "Chunk size",
+          "Frames of a chunk, at most. Without chunk-duration a chunk lasts chunk-size / frame-rate; with it, fewer "
+          "frames are taken if frame-rate is set and gives fewer", 1, 512, DEFAULT_CHUNK_SIZE, playing));
+  g_object_class_install_property (klass, PROP_CHUNK_DURATION, g_param_spec_uint64 ("chunk-duration",
+          "Chunk duration", "Length of a chunk in nanoseconds; its frames are spread evenly over it. 0: chunk-size / "
+          "frame-rate", 0, 24 * 3600 * GST_SECOND, 0, playing));
+  g_object_class_install_property (klass, PROP_CHUNK_STRIDE, g_param_spec_uint64 ("chunk-stride", "Chunk stride",
+          "Nanoseconds from the start of a chunk to that of the next: shorter than its duration, they overlap; longer, "
+          "there is video nobody is asked about. 0: the duration", 0, 24 * 3600 * GST_SECOND, 0, playing));
+  g_object_class_install_property (klass, PROP_MAX_TILES, g_param_spec_uint ("max-tiles", "Tiles of a frame",
+          "1: each frame is seen as one square tile, as the model was trained to see video; more: as up to that many "
+          "tiles of its own shape and a thumbnail, for small print", 1, 40, DEFAULT_MAX_TILES, ready));
+  g_object_class_install_property (klass, PROP_MAX_TOKENS, g_param_spec_uint ("max-tokens", "Tokens of an answer",
+          "Where an answer is cut off; a token is about three quarters of an English word", 1, 65536,
+          DEFAULT_MAX_TOKENS, playing));
+  g_object_class_install_property (klass, PROP_TEMPERATURE, g_param_spec_float ("temperature", "Temperature",
+          "0: the likeliest token each time; 1: as likely as the model has it; more: wilder", 0, 10, 0, playing));
+  g_object_class_install_property (klass, PROP_TOP_P, g_param_spec_float ("top-p", "Top P",
+          "With a temperature: choose among the likeliest tokens that sum up to this probability; 1: among all", 0, 1,
+          1, playing));
+  g_object_class_install_property (klass, PROP_TOP_K, g_param_spec_uint ("top-k", "Top K",
+          "With a temperature: choose among this many of the likeliest tokens; 0: among all", 0, 1000000, 0, playing));
+  g_object_class_install_property (klass, PROP_SEED, g_param_spec_uint64 ("seed", "Seed",
+          "With a temperature: the same seed gives the same answers again", 0, G_MAXUINT64, 0, playing));
+  g_object_class_install_property (klass, PROP_REPETITION_PENALTY, g_param_spec_float ("repetition-penalty",
+          "Repetition penalty", "Makes tokens that were there already less likely; 1: no", 0.1f, 10, 1, playing));
+  g_object_class_install_property (klass, PROP_POLICY, g_param_spec_enum ("policy", "Policy",
+          "What happens when the model is slower than the video", gst_internvl_policy_get_type (),
+          GST_INTERNVL_POLICY_AUTO, ready));
+  g_object_class_install_property (klass, PROP_TEXT_FORMAT, g_param_spec_enum ("text-format", "Text format",
+          "What comes out of text_src", gst_internvl_text_format_get_type (), GST_INTERNVL_TEXT_AUTO, playing));
+  g_object_class_install_property (klass, PROP_POST_MESSAGES, g_param_spec_boolean ("post-messages", "Post messages",
+          "Post each result on the bus as an element message \"internvl\"", TRUE, playing));
+}
+
+static void
+set_string (char **field, const GValue *value)
+{
+  g_free (*field);
+  *field = g_value_dup_string (value);
+  /* gst-launch can't say NULL. */
+  if (*field && **field == '\0')
+    g_clear_pointer (field, g_free);
+}
+
+static void
+set_text (GstInternvlSettings *settings, char **field, const GValue *value, const char *name)
+{
+  const char *text = g_value_get_string (value);
+
+  g_clear_error (&settings->error);
+  if (text && !g_utf8_validate (text, -1, NULL))
+    g_set_error (&settings->error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the %s is not valid UTF-8", name);
+  else
+    set_string (field, value);
+}
+
+static gboolean
+read_prompt (GstInternvlSettings *settings, GError **error)
+{
+  g_autoptr (GError) cause = NULL;
+  g_autofree char *text = NULL;
+  gsize length;
+
+  if (!settings->prompt_path) {
+    g_clear_pointer (&settings->prompt_from_path, g_free);
+    return TRUE;
+  }
+  if (!g_file_get_contents (settings->prompt_path, &text, &length, &cause)) {
+    g_set_error (error, G_FILE_ERROR, cause->code, "the prompt-path can't be read: %s", cause->message);
+    return FALSE;
+  }
+  if (!g_utf8_validate (text, length, NULL)) {
+    g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the prompt in %s is not valid UTF-8",
+        settings->prompt_path);
+    return FALSE;
+  }
+  g_free (settings->prompt_from_path);
+  settings->prompt_from_path = g_strdup (g_strchomp (text));
+  return TRUE;
+}
+
+gboolean
+gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue *value)
+{
+  switch (id) {
+    case PROP_MODEL_PATH:
+      set_string (&settings->model_path, value);
+      break;
+    case PROP_DEVICE:
+      set_string (&settings->device, value);
+      break;
+    case PROP_SHARE:
+      settings->share = g_value_get_boolean (value);
+      break;
+    case PROP_PROMPT:
+      set_text (settings, &settings->prompt, value, "prompt");
+      break;
+    case PROP_PROMPT_PATH:
+      set_string (&settings->prompt_path, value);
+      g_clear_error (&settings->error);
+      read_prompt (settings, &settings->error);
+      break;
+    case PROP_SYSTEM_PROMPT:
+      set_text (settings, &settings->system_prompt, value, "system-prompt");
+      break;
+    case PROP_SAMPLING:
+      settings->sampling = g_value_get_enum (value);
+      break;
+    case PROP_FRAME_RATE:
+      settings->chunks.rate_n = gst_value_get_fraction_numerator (value);
+      settings->chunks.rate_d = gst_value_get_fraction_denominator (value);
+      break;
+    case PROP_CHUNK_SIZE:
+      settings->chunks.chunk_size = g_value_get_uint (value);
+      break;
+    case PROP_CHUNK_DURATION:
+      settings->chunks.chunk_duration = g_value_get_uint64 (value);
+      break;
+    case PROP_CHUNK_STRIDE:
+      settings->chunks.chunk_stride = g_value_get_uint64 (value);
+      break;
+    case PROP_MAX_TILES:
+      settings->max_tiles = g_value_get_uint (value);
+      break;
+    case PROP_MAX_TOKENS:
+      settings->generate.max_tokens = g_value_get_uint (value);
+      break;
+    case PROP_TEMPERATURE:
+      settings->generate.temperature = g_value_get_float (value);
+      break;
+    case PROP_TOP_P:
+      settings->generate.top_p = g_value_get_float (value);
+      break;
+    case PROP_TOP_K:
+      settings->generate.top_k = g_value_get_uint (value);
+      break;
+    case PROP_SEED:
+      settings->generate.seed = g_value_get_uint64 (value);
+      break;
+    case PROP_REPETITION_PENALTY:
+      settings->generate.repetition_penalty = g_value_get_float (value);
+      break;
+    case PROP_POLICY:
+      settings->policy = g_value_get_enum (value);
+      break;
+    case PROP_TEXT_FORMAT:
+      settings->text_format = g_value_get_enum (value);
+      break;
+    case PROP_POST_MESSAGES:
+      settings->post_messages = g_value_get_boolean (value);
+      break;
+    default:
+      return FALSE;
+  }
+  return TRUE;
+}
+
+gboolean
+gst_internvl_settings_get (const GstInternvlSettings *settings, guint id, GValue *value)
+{
+  switch (id) {
+    case PROP_MODEL_PATH:
+      g_value_set_string (value, settings->model_path);
+      break;
+    case PROP_DEVICE:
+      g_value_set_string (value, settings->device);
+      break;
+    case PROP_SHARE:
+      g_value_set_boolean (value, settings->share);
+      break;
+    case PROP_PROMPT:
+      g_value_set_string (value, settings->prompt);
+      break;
+    case PROP_PROMPT_PATH:
+      g_value_set_string (value, settings->prompt_path);
+      break;
+    case PROP_SYSTEM_PROMPT:
+      g_value_set_string (value, settings->system_prompt);
+      break;
+    case PROP_SAMPLING:
+      g_value_set_enum (value, settings->sampling);
+      break;
+    case PROP_FRAME_RATE:
+      gst_value_set_fraction (value, settings->chunks.rate_n, settings->chunks.rate_d);
+      break;
+    case PROP_CHUNK_SIZE:
+      g_value_set_uint (value, settings->chunks.chunk_size);
+      break;
+    case PROP_CHUNK_DURATION:
+      g_value_set_uint64 (value, settings->chunks.chunk_duration);
+      break;
+    case PROP_CHUNK_STRIDE:
+      g_value_set_uint64 (value, settings->chunks.chunk_stride);
+      break;
+    case PROP_MAX_TILES:
+      g_value_set_uint (value, settings->max_tiles);
+      break;
+    case PROP_MAX_TOKENS:
+      g_value_set_uint (value, settings->generate.max_tokens);
+      break;
+    case PROP_TEMPERATURE:
+      g_value_set_float (value, settings->generate.temperature);
+      break;
+    case PROP_TOP_P:
+      g_value_set_float (value, settings->generate.top_p);
+      break;
+    case PROP_TOP_K:
+      g_value_set_uint (value, settings->generate.top_k);
+      break;
+    case PROP_SEED:
+      g_value_set_uint64 (value, settings->generate.seed);
+      break;
+    case PROP_REPETITION_PENALTY:
+      g_value_set_float (value, settings->generate.repetition_penalty);
+      break;
+    case PROP_POLICY:
+      g_value_set_enum (value, settings->policy);
+      break;
+    case PROP_TEXT_FORMAT:
+      g_value_set_enum (value, settings->text_format);
+      break;
+    case PROP_POST_MESSAGES:
+      g_value_set_boolean (value, settings->post_messages);
+      break;
+    default:
+      return FALSE;
+  }
+  return TRUE;
+}
+
+char *
+gst_internvl_settings_get_model_path (const GstInternvlSettings *settings)
+{
+  const char *path = settings->model_path ? settings->model_path : g_getenv ("INTERNVL_MODEL");
+
+  return path && *path ? g_strdup (path) : NULL;
+}
+
+const char *
+gst_internvl_settings_get_prompt (const GstInternvlSettings *settings)
+{
+  if (settings->prompt_path && settings->prompt_from_path)
+    return settings->prompt_from_path;
+  return settings->prompt ? settings->prompt : DEFAULT_PROMPT;
+}
+
+gboolean
+gst_internvl_settings_check (GstInternvlSettings *settings, GError **error)
+{
+  g_autofree char *path = gst_internvl_settings_get_model_path (settings);
+
+  if (!path) {
+    g_set_error_literal (error, IVL_ERROR, IVL_ERROR_BAD_MODEL, "No model is set");
+    return FALSE;
+  }
+  if (!g_file_test (path, G_FILE_TEST_EXISTS)) {
+    g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_MODEL, "There is no model at %s", path);
+    return FALSE;
+  }
+  if (g_file_test (path, G_FILE_TEST_IS_DIR)) {
+    g_autofree char *config = g_build_filename (path, "config.json", NULL);
+    if (!g_file_test (config, G_FILE_TEST_EXISTS)) {
+      g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_MODEL, "%s is not a model: it has no config.json", path);
+      return FALSE;
+    }
+  }
+  if (settings->prompt_path) {
+    if (!read_prompt (settings, error))
+      return FALSE;
+    /* It was not there when it was set, and is now. */
+    if (g_error_matches (settings->error, G_FILE_ERROR, G_FILE_ERROR_NOENT))
+      g_clear_error (&settings->error);
+  }
+  if (settings->error) {
+    g_propagate_error (error, g_error_copy (settings->error));
+    return FALSE;
+  }
+  return TRUE;
+}

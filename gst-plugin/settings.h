@@ -1,0 +1,46 @@
+/* The element's properties: their values, their description, and what is wrong with them. */
+#pragma once
+
+#include "enums.h"
+#include "framesampler.h"
+
+#include <internvl/internvl.h>
+
+G_BEGIN_DECLS
+
+typedef struct {
+  char *model_path, *device;    /* NULL: from the environment */
+  gboolean share;
+  char *prompt, *prompt_path, *system_prompt;
+  char *prompt_from_path;       /* content of prompt_path, NULL if there is none */
+  GstInternvlSampling sampling;
+  GstInternvlSamplerConfig chunks;
+  guint max_tiles;
+  IvlGenerateParams generate;
+  GstInternvlPolicy policy;
+  GstInternvlTextFormat text_format;
+  gboolean post_messages;
+  GError *error;                /* of the last value that can't be used; the one before stays in force */
+} GstInternvlSettings;
+
+enum {
+  GST_INTERNVL_PROP_STATS = 1,  /* the element's own */
+  GST_INTERNVL_PROP_FIRST_SETTING,
+};
+
+void gst_internvl_settings_init (GstInternvlSettings *settings);
+void gst_internvl_settings_clear (GstInternvlSettings *settings);
+
+void gst_internvl_settings_install (GObjectClass *klass);
+/* FALSE: no such property. With the lock that guards SETTINGS. */
+gboolean gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue *value);
+gboolean gst_internvl_settings_get (const GstInternvlSettings *settings, guint id, GValue *value);
+
+/* Folder of the model: the property, else $INTERNVL_MODEL; g_free, NULL if there is neither. */
+char *gst_internvl_settings_get_model_path (const GstInternvlSettings *settings);
+/* The prompt in force, borrowed. */
+const char *gst_internvl_settings_get_prompt (const GstInternvlSettings *settings);
+/* Whether the element could start with these: looks for files, doesn't read the model. */
+gboolean gst_internvl_settings_check (GstInternvlSettings *settings, GError **error);
+
+G_END_DECLS

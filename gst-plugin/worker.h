@@ -1,0 +1,111 @@
+/* The element's thread beside the stream: loads the model, turns sampled frames into images, asks, and delivers the
+ * answers in order.
+ *
+ * The streaming thread hands over frames as they are sampled and chunks as they are complete, and is only ever
+ * held by gst_internvl_worker_wait_room and _drain. Text events travel through the same queue, so that they keep
+ * their place among the answers.
+ *
+ *   frames -> [map, ivl_image_new]     chunks, events -> [wait for frames, ask, wait for answer, deliver]
+ *
+ * All functions may be called from any thread, but the worker must be stopped before its owner goes away.
+ */
+#pragma once
+
+#include <gst/video/video.h>
+#include <internvl/internvl.h>
+
+G_BEGIN_DECLS
+
+/* A sampled frame. Belongs to one chunk, or to several that overlap; its image is made once. */
+typedef struct {
+  gatomicrefcount refs;
+  GstBuffer *buffer;            /* NULL once there is an image */
+  GstVideoInfo info;
+  guint max_tiles;
+  GstClockTime timestamp;       /* of the buffer, or what the sampler put in its place */
+  gint64 arrival;               /* monotonic, us */
+  /* The worker's: */
+  IvlImage *image;              /* NULL and ready: lost */
+  gboolean queued, ready;
+  guint uses;                   /* chunks that were asked with it */
+} GstInternvlFrame;
+
+/* Takes BUFFER. */
+GstInternvlFrame *gst_internvl_frame_new (GstBuffer *buffer, const GstVideoInfo *info);
+GstInternvlFrame *gst_internvl_frame_ref (GstInternvlFrame *frame);
+void gst_internvl_frame_unref (GstInternvlFrame *frame);
+
+/* A run of video that one answer covers, and what to ask about it. */
+typedef struct {
+  guint64 index;
+  GPtrArray *frames;            /* of GstInternvlFrame */
+  GstClockTime timestamp, duration;     /* in the segment of the video */
+  GstClockTime stream_time, stream_duration, running_time;
+  GstClockTime text_pts;        /* in the segment of the text pad */
+  char *stream_id;
+  char *prompt;                 /* template; expanded when it is asked */
+  char *system_prompt;          /* NULL: the model's */
+  IvlGenerateParams params;
+  guint epoch;                  /* the owner's: tells what was begun before a flush */
+} GstInternvlChunk;
+void gst_internvl_chunk_free (GstInternvlChunk *chunk);
+
+typedef struct {
+  guint64 chunks, dropped;      /* answered, skipped */
+  guint64 frames_encoded, frames_reused;
+  guint64 prompt_tokens, generated_tokens;
+  guint64 encode_ns, prefill_ns, decode_ns;     /* sums over the answers */
+} GstInternvlWorkerStats;
+
+typedef struct {
+  /* The model is there. */
+  void (*loaded) (gpointer owner, const IvlModelInfo *info);
+  /* CHUNK (borrowed) was answered. PROMPT as it was asked. */
+  void (*answered) (gpointer owner, const GstInternvlChunk *chunk, const char *prompt, const IvlAnswer *answer);
+  /* CHUNK (borrowed) was skipped. */
+  void (*dropped) (gpointer owner, const GstInternvlChunk *chunk);
+  /* An event (transfer full) whose turn it is; may be called on the streaming thread, must not block. */
+  void (*event) (gpointer owner, GstEvent *event);
+  /* A frame can't be read; the chunk goes on without. */
+  void (*frame_failed) (gpointer owner, const GError *error);
+  /* Nothing more will come: wait_room and drain return FALSE from now on. */
+  void (*failed) (gpointer owner, const GError *error);
+} GstInternvlWorkerFuncs;
+
+typedef struct GstInternvlWorker GstInternvlWorker;
+
+/* FUNCS and OWNER are borrowed. */
+GstInternvlWorker *gst_internvl_worker_new (const GstInternvlWorkerFuncs *funcs, gpointer owner);
+void gst_internvl_worker_free (GstInternvlWorker *worker);      /* stopped; NULL is fine */
+
+/* Starts the thread, and loading unless that very model is there from before. */
+void gst_internvl_worker_start (GstInternvlWorker *worker, const char *device, const char *path, gboolean share);
+/* Cancels what is under way, and forgets it; returns when the thread has ended and the engine has let go of every
+ * question. The model stays. */
+void gst_internvl_worker_stop (GstInternvlWorker *worker);
+/* Lets go of the model. Only while stopped. */
+void gst_internvl_worker_unload (GstInternvlWorker *worker);
+
+/* FLUSHING: forgets frames, chunks and events, cancels questions, and makes wait_room and drain return FALSE at once.
+ * Then off again. */
+void gst_internvl_worker_set_flushing (GstInternvlWorker *worker, gboolean flushing);
+/* LIVE: newest chunk wins. Else all of them are asked. */
+void gst_internvl_worker_set_live (GstInternvlWorker *worker, gboolean live);
+
+/* Takes a reference, unless FRAME is here already. */
+void gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *frame);
+/* Takes CHUNK, whose frames were added. */
+void gst_internvl_worker_add_chunk (GstInternvlWorker *worker, GstInternvlChunk *chunk);
+/* Takes EVENT. */
+void gst_internvl_worker_add_event (GstInternvlWorker *worker, GstEvent *event);
+
+/* Unless live, waits until there is room for more. FALSE if flushing or failed. */
+gboolean gst_internvl_worker_wait_room (GstInternvlWorker *worker);
+/* Waits until all that was added has been delivered. FALSE if flushing or failed. */
+gboolean gst_internvl_worker_drain (GstInternvlWorker *worker);
+
+void gst_internvl_worker_get_stats (GstInternvlWorker *worker, GstInternvlWorkerStats *stats);
+/* Chunks and stats count from 0 again, {previous} is empty. Only while stopped. */
+void gst_internvl_worker_reset_stats (GstInternvlWorker *worker);
+
+G_END_DECLS

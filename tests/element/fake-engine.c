@@ -1,0 +1,787 @@
+#include "fake-engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PATIENCE (60 * G_TIME_SPAN_SECOND)
+
+struct IvlDevice
+{
+  gatomicrefcount refs;
+};
+
+struct IvlModel
+{
+  gatomicrefcount refs;
+  char *path, *name, *key;      /* key: of a shared one */
+  IvlModelStats stats;
+  GThread *thread;
+  GQueue questions;             /* of Question */
+  gboolean quit;
+};
+
+struct IvlImage
+{
+  gatomicrefcount refs;
+  guint8 color[3];
+  guint max_tiles;
+};
+
+struct IvlSession
+{
+  gatomicrefcount refs;
+  IvlModel *model;              /* borrowed, so that its thread never has the last reference */
+  gboolean busy, cancelled;
+};
+
+typedef struct
+{
+  IvlSession *session;
+  guint index;
+  GPtrArray *images;
+  IvlAnswerFunc done;
+  IvlTextFunc text_func;
+  gpointer user_data, text_data;
+} Question;
+
+static GMutex lock;
+static GCond changed;
+static GHashTable *shared;      /* key -> IvlModel, borrowed */
+static gboolean initialised;
+
+static struct
+{
+  char *answer;
+  gboolean hold_loading, hold_answers, hold_images;
+  guint permits;
+  guint delay_ms, load_ms;
+  struct
+  {
+    gboolean set;
+    IvlErrorCode code;
+    guint after;
+  } failures[FAKE_STAGES];
+  GPtrArray *questions;         /* of FakeQuestion */
+  FakeCounts counts;
+  guint at_once;
+} fake;
+
+static const char *
+env (const char *name, const char *fallback)
+{
+  const char *value = g_getenv (name);
+
+  return value ? value : fallback;
+}
+
+static void
+fake_question_free (gpointer data)
+{
+  FakeQuestion *question = data;
+
+  g_free (question->prompt);
+  g_free (question->system_prompt);
+  g_free (question);
+}
+
+/* With the lock. */
+static void
+init (void)
+{
+  if (initialised)
+    return;
+  initialised = TRUE;
+  shared = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+  fake.answer = g_strdup (env ("FAKE_INTERNVL_ANSWER", "{n} frames {colors}"));
+  fake.delay_ms = atoi (env ("FAKE_INTERNVL_DELAY_MS", "0"));
+  fake.load_ms = atoi (env ("FAKE_INTERNVL_LOAD_MS", "0"));
+  fake.questions = g_ptr_array_new_with_free_func (fake_question_free);
+}
+
+static void
+enter (void)
+{
+  g_mutex_lock (&lock);
+  init ();
+}
+
+static void
+leave (void)
+{
+  g_cond_broadcast (&changed);
+  g_mutex_unlock (&lock);
+}
+
+GQuark
+ivl_error_quark (void)
+{
+  return g_quark_from_static_string ("ivl-error-quark");
+}
+
+/* ---- the test's side ---- */
+
+void
+fake_engine_reset (void)
+{
+  enter ();
+  FakeCounts *c = &fake.counts;
+  if (c->devices_alive || c->models_alive || c->images_alive || c->sessions_alive || c->answers_alive)
+    g_error ("alive: %u devices, %u models, %u images, %u sessions, %u answers", c->devices_alive, c->models_alive,
+        c->images_alive, c->sessions_alive, c->answers_alive);
+  g_free (fake.answer);
+  g_ptr_array_unref (fake.questions);
+  memset (&fake, 0, sizeof fake);
+  g_hash_table_unref (shared);
+  initialised = FALSE;
+  init ();
+  leave ();
+}
+
+void
+fake_engine_set_answer (const char *answer)
+{
+  enter ();
+  g_free (fake.answer);
+  fake.answer = g_strdup (answer);
+  leave ();
+}
+
+void
+fake_engine_hold_loading (gboolean hold)
+{
+  enter ();
+  fake.hold_loading = hold;
+  leave ();
+}
+
+void
+fake_engine_hold_answers (gboolean hold)
+{
+  enter ();
+  fake.hold_answers = hold;
+  fake.permits = 0;
+  leave ();
+}
+
+void
+fake_engine_release_answers (guint count)
+{
+  enter ();
+  fake.permits += count;
+  leave ();
+}
+
+void
+fake_engine_hold_images (gboolean hold)
+{
+  enter ();
+  fake.hold_images = hold;
+  leave ();
+}
+
+void
+fake_engine_fail (FakeStage stage, IvlErrorCode code, guint after)
+{
+  enter ();
+  fake.failures[stage].set = TRUE;
+  fake.failures[stage].code = code;
+  fake.failures[stage].after = after;
+  leave ();
+}
+
+static void
+wait_for (const guint *counter, guint count, const char *what)
+{
+  gint64 end = g_get_monotonic_time () + PATIENCE;
+
+  enter ();
+  while (*counter < count)
+    if (!g_cond_wait_until (&changed, &lock, end))
+      g_error ("waited for %u %s in vain, there are %u", count, what, *counter);
+  leave ();
+}
+
+void
+fake_engine_wait_loading (guint count)
+{
+  wait_for (&fake.counts.loads, count, "loads");
+}
+
+void
+fake_engine_wait_asked (guint count)
+{
+  wait_for (&fake.counts.questions, count, "questions");
+}
+
+void
+fake_engine_wait_answered (guint count)
+{
+  wait_for (&fake.counts.answers, count, "answers");
+}
+
+void
+fake_engine_wait_images (guint count)
+{
+  wait_for (&fake.counts.images, count, "images");
+}
+
+const FakeQuestion *
+fake_engine_get_question (guint i)
+{
+  enter ();
+  g_assert_cmpuint (i, <, fake.questions->len);
+  const FakeQuestion *question = g_ptr_array_index (fake.questions, i);
+  leave ();
+  return question;
+}
+
+void
+fake_engine_get_counts (FakeCounts *counts)
+{
+  enter ();
+  *counts = fake.counts;
+  leave ();
+}
+
+/* With the lock. */
+static gboolean
+fails (FakeStage stage, GError **error)
+{
+  if (!fake.failures[stage].set || fake.failures[stage].after-- > 0)
+    return FALSE;
+  fake.failures[stage].set = FALSE;
+  g_set_error (error, IVL_ERROR, fake.failures[stage].code, "made to fail at stage %d", stage);
+  return TRUE;
+}
+
+/* ---- device and model ---- */
+
+IvlDevice *
+ivl_device_open (const char *name, GError **error)
+{
+  IvlDevice *device = NULL;
+
+  if (!name || !*name)
+    name = env ("INTERNVL_DEVICE", "cpu");
+  enter ();
+  if (fails (FAKE_DEVICE, error)) {
+    /* said why */
+  } else if (strcmp (name, "cpu") && strcmp (name, "gpu") && strcmp (name, "0")) {
+    g_set_error (error, IVL_ERROR, IVL_ERROR_NO_DEVICE, "no Vulkan device is called \"%s\"", name);
+  } else {
+    device = g_new0 (IvlDevice, 1);
+    g_atomic_ref_count_init (&device->refs);
+    fake.counts.devices_alive++;
+  }
+  leave ();
+  return device;
+}
+
+IvlDevice *
+ivl_device_ref (IvlDevice *device)
+{
+  g_atomic_ref_count_inc (&device->refs);
+  return device;
+}
+
+void
+ivl_device_unref (IvlDevice *device)
+{
+  if (!device || !g_atomic_ref_count_dec (&device->refs))
+    return;
+  enter ();
+  fake.counts.devices_alive--;
+  leave ();
+  g_free (device);
+}
+
+const char *
+ivl_device_get_name (IvlDevice *device)
+{
+  return "Fake device";
+}
+
+char **
+ivl_device_list (GError **error)
+{
+  return g_strsplit ("Fake device", ",", -1);
+}
+
+static gpointer scheduler (gpointer data);
+
+static gboolean
+check_folder (const char *path, GError **error)
+{
+  g_autofree char *file = g_build_filename (path, "config.json", NULL);
+  g_autofree char *content = NULL;
+
+  if (!g_file_get_contents (file, &content, NULL, NULL)) {
+    g_set_error (error, IVL_ERROR, IVL_ERROR_IO, "%s can't be read", file);
+    return FALSE;
+  }
+  if (content[0] != '{') {
+    g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_MODEL, "%s is not JSON", file);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+static void
+wake (GCancellable *cancellable, gpointer data)
+{
+  enter ();
+  leave ();
+}
+
+IvlModel *
+ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *params, GCancellable *cancellable,
+    GError **error)
+{
+  IvlModel *model = NULL;
+  gulong id = cancellable ? g_cancellable_connect (cancellable, G_CALLBACK (wake), NULL, NULL) : 0;
+
+  enter ();
+  fake.counts.loads++;
+  g_cond_broadcast (&changed);
+  gint64 end = g_get_monotonic_time () + fake.load_ms * G_TIME_SPAN_MILLISECOND;
+  while (!g_cancellable_is_cancelled (cancellable) && (fake.hold_loading || g_get_monotonic_time () < end))
+    g_cond_wait_until (&changed, &lock, fake.hold_loading ? g_get_monotonic_time () + PATIENCE : end);
+
+  if (g_cancellable_is_cancelled (cancellable)) {
+    g_set_error (error, IVL_ERROR, IVL_ERROR_CANCELLED, "loading was cancelled");
+  } else if (!fails (FAKE_LOAD, error) && check_folder (path, error)) {
+    model = g_new0 (IvlModel, 1);
+    g_atomic_ref_count_init (&model->refs);
+    model->path = g_strdup (path);
+    model->name = g_path_get_basename (path);
+    g_queue_init (&model->questions);
+    fake.counts.models_alive++;
+    model->thread = g_thread_new ("fake-engine", scheduler, model);
+  }
+  leave ();
+  if (cancellable)
+    g_cancellable_disconnect (cancellable, id);
+  return model;
+}
+
+IvlModel *
+ivl_model_share (const char *device_name, const char *path, const IvlModelParams *params, GCancellable *cancellable,
+    GError **error)
+{
+  g_autofree char *key = g_strdup_printf ("%s\n%s", device_name ? device_name : "", path);
+
+  enter ();
+  IvlModel *model = g_hash_table_lookup (shared, key);
+  if (model)
+    ivl_model_ref (model);
+  leave ();
+  if (model)
+    return model;
+
+  IvlDevice *device = ivl_device_open (device_name, error);
+  if (!device)
+    return NULL;
+  model = ivl_model_load (device, path, params, cancellable, error);
+  ivl_device_unref (device);
+  if (model) {
+    enter ();
+    model->key = g_strdup (key);
+    g_hash_table_insert (shared, g_strdup (key), model);
+    leave ();
+  }
+  return model;
+}
+
+IvlModel *
+ivl_model_ref (IvlModel *model)
+{
+  g_atomic_ref_count_inc (&model->refs);
+  return model;
+}
+
+void
+ivl_model_unref (IvlModel *model)
+{
+  if (!model)
+    return;
+  enter ();
+  gboolean last = g_atomic_ref_count_dec (&model->refs);
+  if (last) {
+    /* Somebody may have loaded another under the same name at the same time. */
+    if (model->key && g_hash_table_lookup (shared, model->key) == model)
+      g_hash_table_remove (shared, model->key);
+    model->quit = TRUE;
+    fake.counts.models_alive--;
+  }
+  leave ();
+  if (!last)
+    return;
+  g_assert (model->thread != g_thread_self ());
+  g_thread_join (model->thread);
+  g_free (model->path);
+  g_free (model->name);
+  g_free (model->key);
+  g_free (model);
+}
+
+void
+ivl_model_get_info (IvlModel *model, IvlModelInfo *info)
+{
+  *info = (IvlModelInfo) { model->name, "none", 448, 256, 8192, 1000, 1 << 20 };
+}
+
+void
+ivl_model_get_stats (IvlModel *model, IvlModelStats *stats)
+{
+  enter ();
+  *stats = model->stats;
+  leave ();
+}
+
+/* ---- pictures ---- */
+
+void
+fake_picture_sample (const IvlPicture *picture, guint x, guint y, double rgb[3])
+{
+  double v[3];
+
+  for (guint i = 0; i < 3; i++) {
+    gsize column = x >> picture->components[i].w_sub, row = y >> picture->components[i].h_sub;
+    guint plane = picture->components[i].plane, bytes = picture->components[i].bytes;
+    gsize at = column * picture->components[i].pixel_stride + picture->components[i].offset;
+
+    g_assert_cmpuint (plane, <, picture->n_planes);
+    g_assert_cmpuint (at + bytes, <=, picture->planes[plane].row_bytes);
+    g_assert_cmpuint (row, <, picture->planes[plane].rows);
+    const guint8 *p = picture->planes[plane].data + (gssize) row * picture->planes[plane].stride + at;
+    guint raw = bytes == 1 ? p[0] : picture->components[i].big_endian ? p[0] << 8 | p[1] : p[1] << 8 | p[0];
+    guint max = (1u << picture->components[i].depth) - 1;
+    v[i] = (double) ((raw >> picture->components[i].shift) & max) / max;
+  }
+  for (guint i = 0; i < 3; i++) {
+    const float *m = picture->matrix[i];
+    rgb[i] = CLAMP (m[0] * v[0] + m[1] * v[1] + m[2] * v[2] + m[3], 0, 1) * 255;
+  }
+}
+
+/* Mean of a grid over the used part. */
+static void
+mean_color (const IvlPicture *picture, guint8 color[3])
+{
+  guint x0 = picture->crop_x, y0 = picture->crop_y;
+  guint w = picture->crop_width ? picture->crop_width : picture->width;
+  guint h = picture->crop_height ? picture->crop_height : picture->height;
+  double sum[3] = { 0 };
+
+  for (guint i = 0; i < 64; i++) {
+    double rgb[3];
+
+    fake_picture_sample (picture, x0 + w * (2 * (i % 8) + 1) / 16, y0 + h * (2 * (i / 8) + 1) / 16, rgb);
+    for (guint c = 0; c < 3; c++)
+      sum[c] += rgb[c];
+  }
+  for (guint c = 0; c < 3; c++)
+    color[c] = (guint8) (sum[c] / 64 + 0.5);
+}
+
+IvlImage *
+ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_tiles, GError **error)
+{
+  IvlImage *image = NULL;
+
+  enter ();
+  while (fake.hold_images)
+    g_cond_wait (&changed, &lock);
+  if (!fails (FAKE_IMAGE, error)) {
+    image = g_new0 (IvlImage, 1);
+    g_atomic_ref_count_init (&image->refs);
+    image->max_tiles = max_tiles;
+    mean_color (picture, image->color);
+    fake.counts.images++;
+    fake.counts.images_alive++;
+  }
+  leave ();
+  return image;
+}
+
+IvlImage *
+ivl_image_ref (IvlImage *image)
+{
+  g_atomic_ref_count_inc (&image->refs);
+  return image;
+}
+
+void
+ivl_image_unref (IvlImage *image)
+{
+  if (!image || !g_atomic_ref_count_dec (&image->refs))
+    return;
+  enter ();
+  fake.counts.images_alive--;
+  leave ();
+  g_free (image);
+}
+
+void
+ivl_image_prefetch (IvlImage *image)
+{
+  enter ();
+  fake.counts.prefetches++;
+  leave ();
+}
+
+guint
+ivl_image_get_n_tiles (IvlImage *image)
+{
+  return 1;
+}
+
+/* ---- questions ---- */
+
+IvlSession *
+ivl_session_new (IvlModel *model, GError **error)
+{
+  IvlSession *session = NULL;
+
+  enter ();
+  if (!fails (FAKE_SESSION, error)) {
+    session = g_new0 (IvlSession, 1);
+    g_atomic_ref_count_init (&session->refs);
+    session->model = model;
+    fake.counts.sessions_alive++;
+  }
+  leave ();
+  return session;
+}
+
+IvlSession *
+ivl_session_ref (IvlSession *session)
+{
+  g_atomic_ref_count_inc (&session->refs);
+  return session;
+}
+
+void
+ivl_session_unref (IvlSession *session)
+{
+  if (!session || !g_atomic_ref_count_dec (&session->refs))
+    return;
+  enter ();
+  fake.counts.sessions_alive--;
+  leave ();
+  g_free (session);
+}
+
+void
+ivl_answer_free (IvlAnswer *answer)
+{
+  if (!answer)
+    return;
+  enter ();
+  fake.counts.answers_alive--;
+  leave ();
+  g_free (answer->text);
+  g_free (answer);
+}
+
+gboolean
+ivl_session_ask_async (IvlSession *session, const IvlQuestion *question, IvlAnswerFunc done, gpointer user_data,
+    GError **error)
+{
+  gboolean ok = FALSE;
+
+  enter ();
+  if (fails (FAKE_ASK, error)) {
+    /* said why */
+  } else if (session->busy) {
+    g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "a question is under way");
+  } else if (!g_utf8_validate (question->prompt, -1, NULL)) {
+    g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the prompt is not valid UTF-8");
+  } else {
+    Question *q = g_new0 (Question, 1);
+    FakeQuestion *record = g_new0 (FakeQuestion, 1);
+
+    q->session = session;
+    g_atomic_ref_count_inc (&session->refs);
+    q->index = fake.questions->len;
+    q->images = g_ptr_array_new_with_free_func ((GDestroyNotify) ivl_image_unref);
+    for (guint i = 0; i < question->n_images; i++)
+      g_ptr_array_add (q->images, ivl_image_ref (question->images[i]));
+    q->done = done;
+    q->user_data = user_data;
+    q->text_func = question->text_func;
+    q->text_data = question->text_data;
+    record->n_images = question->n_images;
+    record->max_tiles = question->n_images ? question->images[0]->max_tiles : 0;
+    record->prompt = g_strdup (question->prompt);
+    record->system_prompt = g_strdup (question->system_prompt);
+    record->params = question->params;
+    record->media = question->media;
+    g_ptr_array_add (fake.questions, record);
+    g_queue_push_tail (&session->model->questions, q);
+    session->busy = TRUE;
+    session->cancelled = FALSE;
+    fake.counts.questions++;
+    fake.at_once++;
+    fake.counts.most_at_once = MAX (fake.counts.most_at_once, fake.at_once);
+    ok = TRUE;
+  }
+  leave ();
+  return ok;
+}
+
+void
+ivl_session_cancel (IvlSession *session)
+{
+  enter ();
+  if (session->busy && !session->cancelled) {
+    session->cancelled = TRUE;
+    fake.counts.cancels++;
+  }
+  leave ();
+}
+
+gboolean
+ivl_session_reset (IvlSession *session, GError **error)
+{
+  return TRUE;
+}
+
+typedef struct
+{
+  GMutex lock;
+  GCond cond;
+  gboolean done;
+  IvlAnswer *answer;
+  GError *error;
+} Blocking;
+
+static void
+blocking_done (IvlSession *session, IvlAnswer *answer, const GError *error, gpointer user_data)
+{
+  Blocking *blocking = user_data;
+
+  g_mutex_lock (&blocking->lock);
+  blocking->answer = answer;
+  blocking->error = error ? g_error_copy (error) : NULL;
+  blocking->done = TRUE;
+  g_cond_signal (&blocking->cond);
+  g_mutex_unlock (&blocking->lock);
+}
+
+IvlAnswer *
+ivl_session_ask (IvlSession *session, const IvlQuestion *question, GError **error)
+{
+  Blocking blocking = { 0 };
+
+  g_mutex_init (&blocking.lock);
+  g_cond_init (&blocking.cond);
+  if (ivl_session_ask_async (session, question, blocking_done, &blocking, error)) {
+    g_mutex_lock (&blocking.lock);
+    while (!blocking.done)
+      g_cond_wait (&blocking.cond, &blocking.lock);
+    g_mutex_unlock (&blocking.lock);
+    if (blocking.error)
+      g_propagate_error (error, blocking.error);
+  }
+  g_mutex_clear (&blocking.lock);
+  g_cond_clear (&blocking.cond);
+  return blocking.answer;
+}
+
+static char *
+write_answer (const Question *q, const FakeQuestion *record)
+{
+  GString *out = g_string_new (fake.answer);
+  g_autofree char *n = g_strdup_printf ("%u", q->images->len), *i = g_strdup_printf ("%u", q->index);
+  GString *colors = g_string_new (NULL);
+
+  for (guint k = 0; k < q->images->len; k++) {
+    const IvlImage *image = g_ptr_array_index (q->images, k);
+    g_string_append_printf (colors, "%s#%02x%02x%02x", k ? " " : "", image->color[0], image->color[1],
+        image->color[2]);
+  }
+  g_string_replace (out, "{n}", n, 0);
+  g_string_replace (out, "{i}", i, 0);
+  g_string_replace (out, "{colors}", colors->str, 0);
+  g_string_replace (out, "{prompt}", record->prompt, 0);
+  g_string_free (colors, TRUE);
+  return g_string_free (out, FALSE);
+}
+
+/* With the lock. The first question that may end now: cancelled, or let through. */
+static GList *
+find_ready (IvlModel *model)
+{
+  for (GList *l = model->questions.head; l; l = l->next) {
+    Question *q = l->data;
+    if (q->session->cancelled || model->quit)
+      return l;
+  }
+  return fake.hold_answers && fake.permits == 0 ? NULL : model->questions.head;
+}
+
+static gpointer
+scheduler (gpointer data)
+{
+  IvlModel *model = data;
+
+  enter ();
+  for (;;) {
+    GList *link = find_ready (model);
+
+    if (!link) {
+      if (model->quit)
+        break;
+      g_cond_wait (&changed, &lock);
+      continue;
+    }
+    Question *q = link->data;
+    FakeQuestion *record = g_ptr_array_index (fake.questions, q->index);
+    gint64 end = g_get_monotonic_time () + fake.delay_ms * G_TIME_SPAN_MILLISECOND;
+    g_queue_delete_link (&model->questions, link);
+    while (!q->session->cancelled && !model->quit && g_get_monotonic_time () < end)
+      g_cond_wait_until (&changed, &lock, end);
+
+    g_autoptr (GError) error = NULL;
+    IvlAnswer *answer = NULL;
+    record->cancelled = q->session->cancelled;
+    if (!record->cancelled && fake.hold_answers)
+      fake.permits--;
+    if (model->quit) {
+      g_set_error (&error, IVL_ERROR, IVL_ERROR_CANCELLED, "the model is gone");
+    } else if (record->cancelled || !fails (FAKE_ANSWER, &error)) {
+      answer = g_new0 (IvlAnswer, 1);
+      answer->text = write_answer (q, record);
+      answer->finish = record->cancelled ? IVL_FINISH_CANCELLED : IVL_FINISH_STOP;
+      answer->prompt_tokens = 256 * q->images->len + 10;
+      answer->generated_tokens = 5;
+      answer->confidence = 0.5;
+      answer->encode_ns = 1000000;
+      answer->prefill_ns = 2000000;
+      answer->decode_ns = 5000000;
+      record->finish = answer->finish;
+      fake.counts.answers_alive++;
+      model->stats.generated_tokens += 5;
+    }
+    q->session->busy = FALSE;
+    fake.at_once--;
+    g_mutex_unlock (&lock);
+
+    if (answer && q->text_func)
+      q->text_func (answer->text, q->text_data);
+    q->done (q->session, answer, error, q->user_data);
+
+    g_mutex_lock (&lock);
+    GPtrArray *images = q->images;
+    IvlSession *session = q->session;
+    g_free (q);
+    fake.counts.answers++;
+    leave ();
+    g_ptr_array_unref (images);
+    ivl_session_unref (session);
+    enter ();
+  }
+  leave ();
+  return NULL;
+}
