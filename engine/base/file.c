@@ -11,18 +11,19 @@ int
 ivl_file_open (const char *folder, const char *name, guint64 *size, GError **error)
 {
   g_autofree char *path = g_build_filename (folder, name, NULL);
+  g_autofree char *shown = g_filename_display_name (path);
   /* O_NONBLOCK: opening a pipe without a writer would wait for one. */
   int fd = open (path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
     int e = errno;
-    ivl_fail (error, e == ENOENT || e == ENOTDIR ? IVL_ERROR_BAD_MODEL : IVL_ERROR_IO, "%s: %s", path, g_strerror (e));
+    ivl_fail (error, e == ENOENT || e == ENOTDIR ? IVL_ERROR_BAD_MODEL : IVL_ERROR_IO, "%s: %s", shown, g_strerror (e));
     return -1;
   }
   struct stat st;
   if (fstat (fd, &st) < 0)
-    ivl_fail (error, IVL_ERROR_IO, "%s: %s", path, g_strerror (errno));
+    ivl_fail (error, IVL_ERROR_IO, "%s: %s", shown, g_strerror (errno));
   else if (!S_ISREG (st.st_mode))
-    ivl_fail (error, IVL_ERROR_IO, "%s: not a regular file", path);
+    ivl_fail (error, IVL_ERROR_IO, "%s: not a regular file", shown);
   else {
     *size = (guint64) st.st_size;
     return fd;

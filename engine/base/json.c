@@ -146,7 +146,9 @@ ivl_json_parse (const char *name, const char *data, gsize bytes, GError **error)
   g_autoptr (JsonParser) parser = json_parser_new_immutable ();
   g_autoptr (GError) inner = NULL;
   if (bytes > G_MAXSSIZE || !json_parser_load_from_data (parser, data, (gssize) bytes, &inner)) {
-    ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: corrupt: %s", name, inner ? inner->message : "too long");
+    /* It cites the text, and may cut it within a character. */
+    g_autofree char *cause = g_utf8_make_valid (inner ? inner->message : "too long", -1);
+    ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: corrupt: %s", name, cause);
     return NULL;
   }
   JsonNode *root = json_parser_steal_root (parser);

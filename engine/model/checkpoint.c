@@ -120,10 +120,6 @@ static const char *const hf_prefixes[2][N_GROUPS] = {
   { "model.vision_tower.", "model.multi_modal_projector.", "model.language_model.", "" },
   { "vision_tower.", "multi_modal_projector.", "language_model.model.", "language_model." },
 };
-/* A tensor that every -hf folder has in a group. */
-static const char *const hf_probes[N_GROUPS]
-  = { "embeddings.cls_token", "layer_norm.weight", "embed_tokens.weight", "lm_head.weight" };
-
 static guint
 dim (const IvlConfig *config, Dim d)
 {
@@ -304,17 +300,29 @@ resolve_vector (const IvlCheckpoint *self, IvlVectorId id, guint layer, VectorSo
   return TRUE;
 }
 
+static gboolean
+any_name_starts (const IvlCheckpoint *self, const char *prefix)
+{
+  IvlTensorView view;
+  for (guint i = 0; i < ivl_safetensors_n_tensors (self->files); i++) {
+    ivl_safetensors_nth (self->files, i, &view);
+    if (g_str_has_prefix (view.name, prefix))
+      return TRUE;
+  }
+  return FALSE;
+}
+
 static void
 choose_prefixes (IvlCheckpoint *self)
 {
-  IvlTensorView view;
   for (guint group = 0; group < N_GROUPS; group++) {
     if (self->config->layout == IVL_LAYOUT_ORIGINAL) {
       self->prefixes[group] = original_prefixes[group];
       continue;
     }
-    g_autofree char *older = g_strconcat (hf_prefixes[1][group], hf_probes[group], NULL);
-    self->prefixes[group] = hf_prefixes[ivl_safetensors_lookup (self->files, older, &view)][group];
+    /* The older head is told by its text model: it may be missing itself. */
+    gboolean older = any_name_starts (self, hf_prefixes[1][group == HEAD ? TEXT : group]);
+    self->prefixes[group] = hf_prefixes[older][group];
   }
 }
 

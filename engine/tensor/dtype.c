@@ -43,6 +43,8 @@ ivl_tensor_to_f32 (IvlTensorDtype dtype, const void *src, float *dst, gsize n)
 {
   const guint8 *p = src;
   guint16 bits;
+  if (n == 0) /* then either pointer may be NULL, which memcpy forbids */
+    return;
   switch (dtype) {
   case IVL_TENSOR_F32:
     memcpy (dst, src, n * sizeof *dst);

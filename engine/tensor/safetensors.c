@@ -395,13 +395,14 @@ open_sharded (IvlSafetensors *self, const char *folder, GError **error)
     return ivl_fail (error, IVL_ERROR_BAD_MODEL, INDEX_FILE ": %u shards, at most %d can be", g_hash_table_size (set),
                      MAX_SHARDS);
 
+  g_autofree char *shown = g_filename_display_name (folder);
   g_autoptr (GList) shards = g_list_sort (g_hash_table_get_keys (set), (GCompareFunc) strcmp);
   guint n = 0, n_shards = g_list_length (shards);
   for (GList *l = shards; l; l = l->next) {
     n++;
     if (!ivl_file_exists (folder, l->data))
       return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: missing from %s (shard %u of %u by " INDEX_FILE
-                       "); download it", (const char *) l->data, folder, n, n_shards);
+                       "); download it", (const char *) l->data, shown, n, n_shards);
     if (!open_shard (self, folder, l->data, map, error))
       return FALSE;
   }
@@ -424,14 +425,15 @@ ivl_safetensors_open (const char *folder, GError **error)
   gboolean single = ivl_file_exists (folder, SINGLE_FILE);
   g_autoptr (IvlSafetensors) self = safetensors_alloc (single ? SINGLE_FILE : INDEX_FILE);
   if (!single && !ivl_file_exists (folder, INDEX_FILE)) {
+    g_autofree char *shown = g_filename_display_name (folder);
     gboolean pickled = ivl_file_exists (folder, "pytorch_model.bin")
                        || ivl_file_exists (folder, "pytorch_model.bin.index.json");
     if (pickled)
       ivl_fail (error, IVL_ERROR_UNSUPPORTED, "%s holds its weights as pytorch_model.bin; only safetensors are read: "
-                "save the model anew with safe_serialization=True", folder);
+                "save the model anew with safe_serialization=True", shown);
     else
       ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s has neither " SINGLE_FILE " nor " INDEX_FILE
-                "; give the folder of a downloaded checkpoint", folder);
+                "; give the folder of a downloaded checkpoint", shown);
     return NULL;
   }
   if (!(single ? open_shard (self, folder, SINGLE_FILE, NULL, error) : open_sharded (self, folder, error)))

@@ -252,7 +252,7 @@ static const struct Case {
   const char *cause;
 } original_cases[] = {
   /* Which model it is. */
-  { "architectures", "[\"LlavaForConditionalGeneration\"]", UNSUP, "architectures is [\"LlavaForConditionalGeneration\"]" },
+  { "architectures", "[\"LlavaForConditionalGeneration\"]", UNSUP, "architectures is [\"LlavaFor" },
   { "architectures", "[]", BAD, "architectures" },
   { "architectures", "\"InternVLChatModel\"", BAD, "architectures" },
   { "architectures", "[1]", BAD, "architectures" },
@@ -276,7 +276,7 @@ static const struct Case {
   { "vision_config.hidden_size", "true", BAD, "is true, not an integer" },
   { "vision_config.hidden_size", "[1024]", BAD, "not an integer" },
   { "vision_config.hidden_size", "{}", BAD, "not an integer" },
-  { "vision_config.hidden_size", "1020", UNSUP, "vision_config.hidden_size is 1020; this engine needs a multiple of 8" },
+  { "vision_config.hidden_size", "1020", UNSUP, "hidden_size is 1020; this engine needs a multiple of 8" },
   { "vision_config.hidden_size", "1032", BAD, "isn't a multiple of num_attention_heads (16)" },
   { "vision_config.num_attention_heads", "0", BAD, "is 0" },
   { "vision_config.num_attention_heads", "3", BAD, "isn't a multiple" },
@@ -318,8 +318,8 @@ static const struct Case {
   { "vision_config.qkv_bias", "1", BAD, "not true or false" },
   { "llm_config.hidden_act", "\"gelu\"", UNSUP, "llm_config.hidden_act is \"gelu\"" },
   { "llm_config.use_sliding_window", "true", UNSUP, "use_sliding_window is true" },
-  { "llm_config.rope_scaling", "{\"type\":\"yarn\",\"factor\":4.0}", UNSUP, "llm_config.rope_scaling.type is \"yarn\"" },
-  { "llm_config.rope_scaling", "{\"rope_type\":\"llama3\",\"factor\":4.0}", UNSUP, "rope_scaling.rope_type is \"llama3\"" },
+  { "llm_config.rope_scaling", "{\"type\":\"yarn\",\"factor\":4.0}", UNSUP, "rope_scaling.type is \"yarn\"" },
+  { "llm_config.rope_scaling", "{\"rope_type\":\"llama3\",\"factor\":4.0}", UNSUP, "rope_type is \"llama3\"" },
   { "llm_config.rope_scaling", "{\"factor\":4.0}", BAD, "rope_scaling.type is missing" },
   { "llm_config.rope_scaling", "{\"type\":\"linear\"}", BAD, "rope_scaling.factor is missing" },
   { "llm_config.rope_scaling", "{\"type\":\"linear\",\"factor\":0.5}", BAD, "rope_scaling.factor is 0.5" },
@@ -327,7 +327,8 @@ static const struct Case {
   { "llm_config.rope_scaling", "{\"type\":2,\"factor\":2.0}", BAD, "rope_scaling.type is 2" },
   { "llm_config.rope_scaling", "2", BAD, "rope_scaling isn't an object" },
   { "llm_config.rope_scaling", "{\"type\":\"default\"}", -1, NULL },
-  { "llm_config.rope_scaling", "{\"type\":\"linear\",\"factor\":2,\"partial_rotary_factor\":0.5}", UNSUP, "partial_rotary" },
+  { "llm_config.rope_scaling", "{\"type\":\"linear\",\"factor\":2,\"partial_rotary_factor\":0.5}", UNSUP,
+    "partial_rotary" },
   { "use_backbone_lora", "16", UNSUP, "use_backbone_lora is 16; LoRA" },
   { "use_llm_lora", "8", UNSUP, "use_llm_lora is 8; LoRA" },
   { "use_llm_lora", "false", -1, NULL },
