@@ -39,7 +39,9 @@ ivl_text_decoder_free (IvlTextDecoder *self)
   g_free (self);
 }
 
-/* What is held can't become a character: one U+FFFD for it, or one a byte, as the reference's decoder does. */
+/* What is held can't become a character: one U+FFFD for it, or one a byte, as the reference's decoder does. (A
+ * tokenizer.json with byte fallback has the tokenizers library replace the whole run of byte tokens round a bad
+ * byte, good characters too; here it decodes like the SentencePiece model it was made from.) */
 static void
 give_up (IvlTextDecoder *self, GString *out)
 {

@@ -160,8 +160,8 @@ read_added_decoder (Extras *self, const char *file, JsonObject *decoder, GError 
   JsonObjectIter iter;
   const char *key;
   JsonNode *node;
-  json_object_iter_init (&iter, decoder);
-  while (json_object_iter_next (&iter, &key, &node)) {
+  json_object_iter_init_ordered (&iter, decoder);
+  while (json_object_iter_next_ordered (&iter, &key, &node)) {
     guint64 id;
     if (!g_ascii_string_to_unsigned (key, 10, 0, IVL_MAX_TOKENS - 1, &id, NULL))
       return bad (self, file, error, "\"%.32s\" in added_tokens_decoder is no token id", key);
@@ -215,8 +215,8 @@ read_added (Extras *self, GError **error)
   JsonObjectIter iter;
   const char *name;
   JsonNode *node;
-  json_object_iter_init (&iter, object);
-  while (json_object_iter_next (&iter, &name, &node)) {
+  json_object_iter_init_ordered (&iter, object);
+  while (json_object_iter_next_ordered (&iter, &name, &node)) {
     guint32 id;
     if (!*name || !ivl_json_node_uint (node, IVL_MAX_TOKENS - 1, &id))
       return bad (self, file, error, "\"%.64s\" has no token id of 0 to %u", name, IVL_MAX_TOKENS - 1);
@@ -252,8 +252,8 @@ read_vocab (const Extras *extras, const char *file, JsonObject *vocab, GError **
   JsonObjectIter iter;
   const char *piece;
   JsonNode *node;
-  json_object_iter_init (&iter, vocab);
-  while (json_object_iter_next (&iter, &piece, &node)) {
+  json_object_iter_init_ordered (&iter, vocab);
+  while (json_object_iter_next_ordered (&iter, &piece, &node)) {
     guint32 id;
     if (!ivl_json_node_uint (node, IVL_MAX_TOKENS - 1, &id)) {
       bad (extras, file, error, "piece \"%.64s\" has no token id of 0 to %u", piece, IVL_MAX_TOKENS - 1);
@@ -540,7 +540,7 @@ load_sentencepiece (Extras *extras, GError **error)
     return NULL;
 
   g_autoptr (IvlTokenizer) self = ivl_tokenizer_new (path);
-  g_autofree char *why = NULL;
+  g_autofree char *why = NULL, *eos = NULL;
   self->sp = ivl_sp_new (data, size, &why);
   if (!self->sp || ivl_sp_get_n_pieces (self->sp) != model.pieces->len) {
     ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: SentencePiece refuses it: %s", path, why ? why : "pieces don't match");
@@ -557,6 +557,11 @@ load_sentencepiece (Extras *extras, GError **error)
     goto fail;
   if (extras->add_bos != 0)
     self->bos = model.bos;
+  if (extras->ends->len == 0 && model.eos >= 0) {
+    const IvlSpPiece *piece = &g_array_index (model.pieces, IvlSpPiece, (guint) model.eos);
+    eos = g_strndup (piece->piece, piece->length);
+    g_ptr_array_add (extras->ends, eos);
+  }
   g_ptr_array_add (extras->ends, NULL);
   ivl_tokenizer_find_ends (self, (const char *const *) extras->ends->pdata);
   ivl_sp_model_deinit (&model);

@@ -53,7 +53,7 @@ gboolean ivl_tokenizer_set (IvlTokenizer *self, guint32 id, const void *bytes, g
 /* Adds tokens; REPLACE: one may rename an id of the vocabulary (InternLM2's placeholders). */
 gboolean ivl_tokenizer_add (IvlTokenizer *self, const IvlAddedToken *added, guint n_added, gboolean replace,
                             GError **error);
-/* Fills eos: well-known names, then NAMES (NULL-terminated, may be NULL). */
+/* Fills eos: <|im_end|>, then NAMES (NULL-terminated, may be NULL). */
 void ivl_tokenizer_find_ends (IvlTokenizer *self, const char *const *names);
 
 #endif

@@ -165,9 +165,7 @@ add_end (IvlTokenizer *self, const char *name)
 void
 ivl_tokenizer_find_ends (IvlTokenizer *self, const char *const *names)
 {
-  static const char *const known[] = { "<|im_end|>", "<|endoftext|>", "</s>" };
-  for (guint i = 0; i < G_N_ELEMENTS (known); i++)
-    add_end (self, known[i]);
+  add_end (self, "<|im_end|>");
   for (; names && *names; names++)
     add_end (self, *names);
 }

@@ -56,7 +56,7 @@ typedef struct {
   const IvlAddedToken *added;
   guint n_added;
   const char *bos;             /* put in front of every prompt; NULL: nothing is */
-  const char *const *eos;      /* NULL-terminated names of end tokens beside the well-known ones; may be NULL */
+  const char *const *eos;      /* NULL-terminated names of end tokens beside <|im_end|>; may be NULL */
 } IvlBpeSource;
 
 IvlTokenizer *ivl_tokenizer_new_bpe (const IvlBpeSource *source, GError **error);
@@ -94,7 +94,8 @@ IvlTokenFlags ivl_tokenizer_token_flags (const IvlTokenizer *self, guint32 id); 
 /* The bytes that a token stands for in text; maybe a part of a UTF-8 sequence; for added tokens their
  * name. Borrowed; never NULL; not NUL-terminated. */
 const guint8 *ivl_tokenizer_token_bytes (const IvlTokenizer *self, guint32 id, gsize *length);
-/* Ids that end an answer: <|im_end|>, <|endoftext|>, </s> and the folder's own eos_token. Borrowed. */
+/* Ids that end an answer: <|im_end|> and what the tokenizer's files call eos_token. (A config.json may name more: those
+ * are its reader's.) Borrowed. */
 const guint32 *ivl_tokenizer_get_eos (const IvlTokenizer *self, guint *n);
 gint32 ivl_tokenizer_get_bos (const IvlTokenizer *self); /* -1: prompts begin with nothing */
 
