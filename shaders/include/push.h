@@ -104,6 +104,37 @@ struct IvlPushImagePatches {
   uint out_offset, out_pitch; /* floats */
 };
 
+/* ---- sampling ---- */
+
+#define IVL_SAMPLE_LANES 64
+#define IVL_SAMPLE_BLOCK 4096 /* logits of a workgroup; a multiple of 4 * IVL_SAMPLE_LANES */
+
+struct IvlSampleRow {
+  uint flags;                /* 1: only the tokens in its mask */
+  float inverse_temperature; /* 0: greedy */
+  uint top_k;                /* 0: off */
+  uint top_p;                /* of 2^32; 0xffffffff: off */
+  uint seed_low, seed_high, step;
+  float penalty;
+  uint first_id, n_ids;      /* tokens that are penalised, each once */
+};
+
+struct IvlSampleState {
+  uint flags;                /* 1: to be drawn */
+  float top, sum;            /* largest logit; sum of exp relative to it */
+  uint threshold;            /* key of the least logit that is kept */
+  uint prefix;               /* upper bits of the threshold that is being searched */
+  uint left_high, left_low;  /* count or mass that the search still has to find */
+  uint kept_high, kept_low;  /* mass above */
+};
+
+struct IvlPushSampling {
+  uint vocab, pitch;         /* pitch: quads of logits */
+  uint blocks, n_rows;
+  uint mask_words;           /* of a row */
+  uint phase, digit;
+};
+
 #ifdef __STDC__
 #undef uint
 #endif
