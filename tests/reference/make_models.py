@@ -6,6 +6,7 @@ The values come from transformers' InternVLForConditionalGeneration (eager atten
 from the folder: -hf folders through from_pretrained, original-layout ones renamed by layouts.to_hf, InternLM2 as Llama
 with its wqkv split. plain.py must agree with it, or the script stops.
 """
+import itertools
 import json
 import math
 import os
@@ -52,7 +53,7 @@ MODELS = {
         hidden=56, layers=3, heads=7, kv_heads=1, ffn=88, theta=1e6, eps=1e-6, system_message=""),
     "qwen2tied-ln-hf1": dict(                                         # 2x64, 6:1x16
         vit="ln", text="qwen2", layout="hf1", shards=1, dtype="f16", tile=84, seed=6, tied=True,
-        vision=dict(hidden=128, layers=2, heads=2, ffn=136),
+        vision=dict(hidden=128, layers=1, heads=2, ffn=136),
         hidden=96, layers=2, heads=6, kv_heads=1, ffn=104, theta=1e6, eps=1e-6),
     "internlm2-rms-hf1-sharded": dict(                                # 4x16, 12:2x8
         vit="rms", text="internlm2", layout="hf1", shards=2, dtype="bf16", tile=84, seed=7,
@@ -62,10 +63,10 @@ MODELS = {
         vit="ln", text="qwen2", layout="hf1", shards=1, dtype="bf16", tile=84, seed=8,
         vision=dict(hidden=96, layers=2, heads=3, ffn=152),
         hidden=80, layers=2, heads=10, kv_heads=2, ffn=88, theta=1e6, eps=1e-6),
-    "qwen2-rms-hf2-sharded": dict(                                    # 3x32, 8:1x16
+    "qwen2-rms-hf2-sharded": dict(                                    # 3x32, 8:1x8
         vit="rms", text="qwen2", layout="hf2", shards=3, dtype="bf16", tile=84, seed=9,
         vision=dict(hidden=96, layers=2, heads=3, ffn=136),
-        hidden=128, layers=2, heads=8, kv_heads=1, ffn=104, theta=1e6, eps=1e-6, rope_scaling=("dynamic", 2.0)),
+        hidden=64, layers=2, heads=8, kv_heads=1, ffn=104, theta=1e6, eps=1e-6, rope_scaling=("dynamic", 2.0)),
     "internlm2-ln-hf2": dict(                                         # 2x32, 4:2x24
         vit="ln", text="internlm2", layout="hf2", shards=1, dtype="f16", tile=112, seed=10,
         vision=dict(hidden=64, layers=2, heads=2, ffn=120),
@@ -399,8 +400,8 @@ class Reference:
 
     def stop_string(self, turn):
         """A stop string that begins inside one token and ends inside a later one, past the first few tokens."""
-        for q in QUESTIONS[9:] + QUESTIONS[:9]:
-            t, pixels, raw = self.run(turn(q, ["frame1"]), [], None, None)
+        for names, q in itertools.product((["frame1"], ["frame2"], []), QUESTIONS[9:] + QUESTIONS[:9]):
+            t, pixels, raw = self.run(turn(q, names), [], None, None)
             if not self.good(t):
                 continue
             ids = t["token_ids"]
