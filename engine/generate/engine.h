@@ -10,6 +10,7 @@
 #include "kernels/sampling.h"
 #include "model/weights.h"
 #include "text/chat.h"
+#include "text/stop.h"
 #include "text/tokenizer.h"
 
 typedef struct IvlRequest IvlRequest;

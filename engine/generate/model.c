@@ -118,16 +118,14 @@ scheduler_main (gpointer data)
   return NULL;
 }
 
+/* The config's end tokens and the template's, as the reference: no others, however final they sound. */
 static void
 collect_stop_ids (IvlModel *self)
 {
   self->stop_ids = g_hash_table_new (NULL, NULL);
   for (guint i = 0; i < self->config->n_eos; i++)
     g_hash_table_add (self->stop_ids, GUINT_TO_POINTER (self->config->eos[i]));
-  guint n;
-  const guint32 *eos = ivl_tokenizer_get_eos (self->tokenizer, &n);
-  for (guint i = 0; i < n; i++)
-    g_hash_table_add (self->stop_ids, GUINT_TO_POINTER (eos[i]));
+  g_hash_table_add (self->stop_ids, GUINT_TO_POINTER (ivl_chat_get_end_id (self->chat)));
 }
 
 IvlModel *

@@ -289,7 +289,9 @@ forward (Scheduler *s, GArray *entries, IvlSample *samples, GError **error)
       wanted[n_wanted++] = (IvlSampleRequest){
         .temperature = p->temperature, .top_p = p->top_p, .top_k = p->top_k, .seed = p->seed,
         .step = entry->request->n_generated, .repetition_penalty = p->repetition_penalty,
-        .context = (const guint32 *) entry->request->tokens->data, .n_context = entry->request->tokens->len,
+        /* The reference's chat () hands generate () embeddings, so its penalty sees the answer alone. */
+        .context = (const guint32 *) entry->request->tokens->data + entry->request->n_prompt,
+        .n_context = entry->request->tokens->len - entry->request->n_prompt,
       };
     }
   }

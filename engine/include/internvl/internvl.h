@@ -20,6 +20,8 @@
 
 G_BEGIN_DECLS
 
+#pragma GCC visibility push (default)
+
 /* ---- errors ---- */
 
 #define IVL_ERROR (ivl_error_quark ())
@@ -231,6 +233,8 @@ gboolean ivl_session_ask_async (IvlSession *session, const IvlQuestion *question
 void ivl_session_cancel (IvlSession *session);
 /* Forgets the conversation. Fails while a question is under way. */
 gboolean ivl_session_reset (IvlSession *session, GError **error);
+
+#pragma GCC visibility pop
 
 G_END_DECLS
 
