@@ -34,5 +34,6 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     g_assert (config->eos[i] < MAX (config->text.vocab, 3));
   g_assert (ivl_config_weight_bytes (config, 4) > 0 && ivl_config_kv_bytes_per_token (config, 4) > 0);
   g_autofree char *text = ivl_config_describe (config);
+  g_assert (*text);
   return 0;
 }

@@ -22,6 +22,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     ivl_safetensors_nth (file, i, &view);
     g_assert (ivl_safetensors_lookup (file, view.name, &found) && found.data == view.data);
     g_autofree char *shape = ivl_tensor_shape_string (view.shape, view.n_dims);
+    g_assert (*shape);
     if (view.dtype == IVL_TENSOR_OTHER)
       continue;
     gsize n = view.bytes / ivl_tensor_dtype_bytes (view.dtype);
