@@ -16,8 +16,10 @@
  *   context 1 = render (turn 1)             generated 1 = what the model answered to it
  *   context k = context k-1 + generated k-1 + continue (turn k)
  * everything before continue's own ids is unchanged, so its KV cache stays good. Generated ids stand as they came; to
- * render the conversation whole with the answers as text gives the same ids whenever the answer's text is
- * encoded, behind "assistant\n", as the ids that the model chose; the reference does that.
+ * render the conversation whole with the answers as text (which the reference does) gives the same ids whenever the
+ * answer's text is encoded, behind "assistant\n", as the ids that the model chose. Two things can differ: spellings that
+ * the model chose but the tokenizer wouldn't, and names of added tokens that are no special ones (<tool_call>), which
+ * stay in the text: the reference parses them again, IVL_ENCODE_LITERAL doesn't.
  */
 #ifndef IVL_TEXT_CHAT_H
 #define IVL_TEXT_CHAT_H

@@ -82,7 +82,7 @@ bad (const Extras *extras, const char *file, GError **error, const char *format,
   va_start (args, format);
   g_autofree char *what = g_strdup_vprintf (format, args);
   va_end (args);
-  return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s" G_DIR_SEPARATOR_S "%s: %s", extras->folder, file, what);
+  return ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL, "%s" G_DIR_SEPARATOR_S "%s: %s", extras->folder, file, what);
 }
 
 static gboolean
@@ -112,7 +112,7 @@ read_token (Extras *self, const char *file, JsonObject *object, guint32 id, GErr
   static const char *const odd[] = { "lstrip", "rstrip", "single_word" };
   for (guint i = 0; i < G_N_ELEMENTS (odd); i++)
     if (ivl_json_get_boolean (object, odd[i], FALSE))
-      return ivl_fail (error, IVL_ERROR_UNSUPPORTED, "%s" G_DIR_SEPARATOR_S "%s: added token \"%s\" sets \"%s\"",
+      return ivl_tokenizer_fail (error, IVL_ERROR_UNSUPPORTED, "%s" G_DIR_SEPARATOR_S "%s: added token \"%s\" sets \"%s\"",
                        self->folder, file, content, odd[i]);
   gboolean special = ivl_json_get_boolean (object, "special", FALSE);
   return note_added (self, file,
@@ -451,7 +451,7 @@ load_tokenizer_json (Extras *extras, GError **error)
   JsonArray *array = ivl_json_get_array (model, "merges");
   if (ivl_json_has (model, "type") && !is_type (model, "BPE")) {
     const char *type = ivl_json_get_string (model, "type");
-    ivl_fail (error, IVL_ERROR_UNSUPPORTED, "%s/%s: a model of type \"%s\"; InternVL 2.5 uses BPE", extras->folder, file,
+    ivl_tokenizer_fail (error, IVL_ERROR_UNSUPPORTED, "%s/%s: a model of type \"%s\"; InternVL 2.5 uses BPE", extras->folder, file,
               type ? type : "?");
     return NULL;
   }
@@ -465,7 +465,7 @@ load_tokenizer_json (Extras *extras, GError **error)
   const char *end = ivl_json_get_string (model, "end_of_word_suffix");
   if ((chars ? !is_metaspace (root, &prefix) : !is_qwen2 (root)) || (start && *start) || (end && *end)
       || ivl_json_has (model, "dropout") || ivl_json_get_boolean (model, "ignore_merges", FALSE)) {
-    ivl_fail (error, IVL_ERROR_UNSUPPORTED,
+    ivl_tokenizer_fail (error, IVL_ERROR_UNSUPPORTED,
               "%s/%s: its normalizer, pre_tokenizer or model options are neither those of Qwen2 nor of a converted "
               "SentencePiece model",
               extras->folder, file);
@@ -543,7 +543,7 @@ load_sentencepiece (Extras *extras, GError **error)
   g_autofree char *why = NULL, *eos = NULL;
   self->sp = ivl_sp_new (data, size, &why);
   if (!self->sp || ivl_sp_get_n_pieces (self->sp) != model.pieces->len) {
-    ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: SentencePiece refuses it: %s", path, why ? why : "pieces don't match");
+    ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL, "%s: SentencePiece refuses it: %s", path, why ? why : "pieces don't match");
     goto fail;
   }
   self->bytes_alone = TRUE;
@@ -588,7 +588,7 @@ ivl_tokenizer_load (const char *folder, GError **error)
   else if (has_json)
     self = load_tokenizer_json (&extras, error);
   else
-    ivl_fail (error, IVL_ERROR_BAD_MODEL,
+    ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL,
               "%s: no tokenizer: a checkpoint has tokenizer.model, or vocab.json and merges.txt, or tokenizer.json",
               folder);
 out:

@@ -44,6 +44,9 @@ struct IvlTokenizer {
   gboolean strip_first_space; /* a decoded text loses the space that encoding puts in front */
 };
 
+/* As ivl_fail, for messages that quote tokens, whole or cut: what isn't UTF-8 becomes U+FFFD. */
+gboolean ivl_tokenizer_fail (GError **error, int code, const char *format, ...) G_GNUC_PRINTF (3, 4);
+
 /* ---- building; TOKENIZER is not shared yet ---- */
 
 IvlTokenizer *ivl_tokenizer_new (const char *origin);

@@ -13,6 +13,17 @@
 
 static const char *const tags[] = { "<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>" };
 
+gboolean
+ivl_tokenizer_fail (GError **error, int code, const char *format, ...)
+{
+  va_list args;
+  va_start (args, format);
+  g_autofree char *message = g_strdup_vprintf (format, args);
+  va_end (args);
+  g_autofree char *valid = g_utf8_make_valid (message, -1);
+  return ivl_fail (error, (IvlErrorCode) code, "%s", valid);
+}
+
 /* ---- building ---- */
 
 static void
@@ -101,7 +112,7 @@ ivl_tokenizer_set (IvlTokenizer *self, guint32 id, const void *bytes, gsize leng
                    GError **error)
 {
   if (id >= IVL_MAX_TOKENS || length > G_MAXUINT32 - self->bytes->len)
-    return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: token id %u is beyond the %u that make sense", self->origin, id,
+    return ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL, "%s: token id %u is beyond the %u that make sense", self->origin, id,
                      IVL_MAX_TOKENS);
   if (id >= self->tokens->len)
     g_array_set_size (self->tokens, id + 1);
@@ -116,17 +127,17 @@ add_one (IvlTokenizer *self, const IvlAddedToken *added, gboolean replace, GErro
   const char *content = added->content;
   gsize length = content ? strlen (content) : 0;
   if (length == 0 || length > IVL_MAX_ADDED_BYTES || !g_utf8_validate (content, (gssize) length, NULL))
-    return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: added token %u is empty, too long or not UTF-8", self->origin,
+    return ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL, "%s: added token %u is empty, too long or not UTF-8", self->origin,
                      added->id);
   gint32 known = GPOINTER_TO_INT (g_hash_table_lookup (self->names, content)) - 1;
   if (known >= 0 && (guint32) known != added->id)
-    return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: added token \"%s\" has both id %d and id %u", self->origin,
+    return ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL, "%s: added token \"%s\" has both id %d and id %u", self->origin,
                      content, known, added->id);
   const IvlToken *old = token_at (self, added->id);
   if (old && (old->flags & IVL_TOKEN_USED)) {
     gboolean same = old->length == length && memcmp (self->bytes->data + old->offset, content, length) == 0;
     if (!same && (!replace || (old->flags & IVL_TOKEN_ADDED)))
-      return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: added token \"%s\" has id %u, which belongs to \"%.*s\"",
+      return ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL, "%s: added token \"%s\" has id %u, which belongs to \"%.*s\"",
                        self->origin, content, added->id, (int) MIN (old->length, 64),
                        (const char *) self->bytes->data + old->offset);
     if (known >= 0)
@@ -224,9 +235,9 @@ add_pieces (IvlTokenizer *self, const IvlBpeSource *source, GHashTable *ids, GEr
     if (!piece)
       continue;
     if (!*piece || !g_utf8_validate (piece, -1, NULL))
-      return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: piece %u is empty or not UTF-8", self->origin, id);
+      return ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL, "%s: piece %u is empty or not UTF-8", self->origin, id);
     if (!g_hash_table_insert (ids, (gpointer) piece, GUINT_TO_POINTER (id + 1)))
-      return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: piece \"%s\" appears twice, the second time with id %u",
+      return ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL, "%s: piece \"%s\" appears twice, the second time with id %u",
                        self->origin, piece, id);
     int byte = -1;
     if (source->kind == IVL_BPE_BYTES) {
@@ -252,7 +263,7 @@ add_pieces (IvlTokenizer *self, const IvlBpeSource *source, GHashTable *ids, GEr
   }
   for (guint b = 0; b < 256; b++)
     if (self->byte_ids[b] == G_MAXUINT32)
-      return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: the vocabulary has no token for the single byte 0x%02X",
+      return ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL, "%s: the vocabulary has no token for the single byte 0x%02X",
                        self->origin, b);
   return TRUE;
 }
@@ -270,7 +281,7 @@ add_merges (IvlTokenizer *self, const IvlBpeSource *source, GHashTable *ids, GEr
     for (guint i = 0; i < 3; i++) {
       found[i] = GPOINTER_TO_UINT (g_hash_table_lookup (ids, names[i]));
       if (found[i]-- == 0)
-        return ivl_fail (error, IVL_ERROR_BAD_MODEL,
+        return ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL,
                          "%s: merge %u (\"%.64s\" + \"%.64s\") names \"%.64s\", which isn't in the vocabulary",
                          self->origin, rank + 1, left, right, names[i]);
     }
@@ -298,7 +309,7 @@ ivl_tokenizer_new_bpe (const IvlBpeSource *source, GError **error)
   if (source->bos) {
     self->bos = ivl_tokenizer_token_id (self, source->bos);
     if (self->bos < 0) {
-      ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: there is no begin token \"%s\"", self->origin, source->bos);
+      ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL, "%s: there is no begin token \"%s\"", self->origin, source->bos);
       return NULL;
     }
   }
@@ -401,7 +412,7 @@ encode_sp (Encoder *e, const char *text, gsize length)
   g_autofree char *why = NULL;
   g_array_set_size (e->symbols, 0);
   if (!ivl_sp_encode (self->sp, text, length, e->symbols, &why))
-    return ivl_fail (e->error, IVL_ERROR_INTERNAL, "%s: SentencePiece can't encode %zu bytes of text: %s", self->origin,
+    return ivl_tokenizer_fail (e->error, IVL_ERROR_INTERNAL, "%s: SentencePiece can't encode %zu bytes of text: %s", self->origin,
                      length, why ? why : "no reason given");
   for (guint i = 0; i < e->symbols->len; i++) {
     guint32 id = g_array_index (e->symbols, guint32, i);
@@ -499,10 +510,10 @@ ivl_tokenizer_encode (const IvlTokenizer *self, const char *text, gssize length,
 {
   gsize n = length < 0 ? strlen (text) : (gsize) length, bad;
   if (n > MAX_TEXT_BYTES)
-    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "a text of %zu bytes is too long; %u are the most", n,
+    return ivl_tokenizer_fail (error, IVL_ERROR_BAD_ARGUMENT, "a text of %zu bytes is too long; %u are the most", n,
                      MAX_TEXT_BYTES);
   if (!ivl_utf8_validate (text, n, &bad))
-    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "text isn't valid UTF-8: byte 0x%02X at %zu", (guint8) text[bad],
+    return ivl_tokenizer_fail (error, IVL_ERROR_BAD_ARGUMENT, "text isn't valid UTF-8: byte 0x%02X at %zu", (guint8) text[bad],
                      bad);
   guint before = ids->len;
   Encoder e = { self, flags, ids, g_array_new (FALSE, FALSE, sizeof (guint32)), { NULL }, before == 0, error };

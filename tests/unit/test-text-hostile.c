@@ -43,6 +43,7 @@ static const Case qwen2_cases[] = {
   { "added-clash", "added_tokens.json", "{\"<img>\":999}", IVL_ERROR_BAD_MODEL, "\"<img>\" has id 999 here and id 268" },
   { "added-taken", "added_tokens.json", "{\"<x>\":268}", IVL_ERROR_BAD_MODEL, "has id 268, which belongs to \"<img>\"" },
   { "added-over-piece", "added_tokens.json", "{\"<x>\":97}", IVL_ERROR_BAD_MODEL, "has id 97, which belongs to \"a\"" },
+  { "added-over-byte", "added_tokens.json", "{\"<x>\":211}", IVL_ERROR_BAD_MODEL, "belongs to \"\xef\xbf\xbd\"" },
   { "config-array", "tokenizer_config.json", "[]", IVL_ERROR_BAD_MODEL, "tokenizer_config.json: corrupt: not an object" },
   { "config-key", "tokenizer_config.json", "{\"added_tokens_decoder\":{\"x\":{}}}", IVL_ERROR_BAD_MODEL,
     "\"x\" in added_tokens_decoder is no token id" },
