@@ -67,8 +67,7 @@ struct IvlSession {
   IvlModel *model;
   GMutex lock;
   IvlRequest *busy;           /* borrowed */
-  GPtrArray *turns;           /* so far, see session.c */
-  char *system;               /* of the conversation; NULL: no system turn */
+  GArray *history;            /* guint32, the conversation so far as the template's ids; empty: none */
   GPtrArray *images;          /* IvlImage *, of all turns */
   IvlSequence sequence;       /* the scheduler's while busy; pages under model->kv_lock */
   GArray *cached;             /* guint64 per token of sequence: what it was, to find what can be kept */
@@ -87,8 +86,6 @@ struct IvlRequest {
   IvlAnswerFunc done;
   gpointer done_data;
   gint cancelled;             /* atomic */
-  struct Turn *turn;          /* this one, for the session's history */
-  char *system;
 
   IvlRequestState state;
   GArray *tokens;             /* guint32: the prompt, IVL_TOKEN_IMAGE for image rows, then what was generated */
@@ -97,6 +94,7 @@ struct IvlRequest {
   guint *image_before;        /* image rows before each token of the prompt */
   guint n_prompt, n_reused, n_generated;
   bool images_ready;
+  bool cut_short;             /* by a stop string */
   IvlTextDecoder *decoder;
   IvlStopMatcher *matcher;
   GString *answer;

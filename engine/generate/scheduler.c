@@ -264,6 +264,7 @@ accept_token (Scheduler *s, IvlRequest *request, IvlSample sample)
   if (text->len && request->text_func)
     request->text_func (text->str, request->text_data);
   if (stop) {
+    request->cut_short = true;
     finish (s, request, IVL_FINISH_STOP, NULL);
     return false;
   }

@@ -3,23 +3,6 @@
 
 #include <string.h>
 
-typedef struct Turn {
-  char *question;
-  char *answer;
-  guint *tiles;
-  guint n_images;
-  IvlMedia media;
-} Turn;
-
-static void
-turn_free (Turn *turn)
-{
-  g_free (turn->question);
-  g_free (turn->answer);
-  g_free (turn->tiles);
-  g_free (turn);
-}
-
 IvlSession *
 ivl_session_new (IvlModel *model, GError **error)
 {
@@ -33,7 +16,7 @@ ivl_session_new (IvlModel *model, GError **error)
   g_mutex_init (&self->lock);
   ivl_sequence_init (&self->sequence);
   self->cached = g_array_new (FALSE, FALSE, sizeof (guint64));
-  self->turns = g_ptr_array_new_with_free_func ((GDestroyNotify) turn_free);
+  self->history = g_array_new (FALSE, FALSE, sizeof (guint32));
   self->images = g_ptr_array_new_with_free_func ((GDestroyNotify) ivl_image_unref);
   return self;
 }
@@ -54,9 +37,8 @@ ivl_session_unref (IvlSession *self)
   ivl_sequence_deinit (&self->sequence, &self->model->kv);
   g_mutex_unlock (&self->model->kv_lock);
   g_array_unref (self->cached);
-  g_ptr_array_unref (self->turns);
+  g_array_unref (self->history);
   g_ptr_array_unref (self->images);
-  g_free (self->system);
   g_mutex_clear (&self->lock);
   ivl_model_unref (self->model);
   g_free (self);
@@ -85,31 +67,22 @@ check_params (const IvlQuestion *question, GError **error)
   return TRUE;
 }
 
-static Turn *
-make_turn (const IvlQuestion *question)
-{
-  Turn *turn = g_new0 (Turn, 1);
-  turn->question = g_strdup (question->prompt);
-  turn->n_images = question->n_images;
-  turn->tiles = g_new (guint, question->n_images);
-  turn->media = question->media;
-  for (guint i = 0; i < question->n_images; i++)
-    turn->tiles[i] = question->images[i]->n_tiles;
-  return turn;
-}
-
-/* Renders all turns and the new one into token ids. */
+/* The whole conversation as the template's ids. Earlier answers stand as the tokens that the model chose, so what is
+ * cached of them stays good. */
 static gboolean
-render (IvlSession *self, const Turn *turn, const char *system, GArray *ids, GError **error)
+render (IvlSession *self, const IvlQuestion *question, GArray *ids, GError **error)
 {
-  guint n = self->turns->len + 1;
-  g_autofree IvlChatTurn *turns = g_new0 (IvlChatTurn, n);
-  for (guint i = 0; i < n; i++) {
-    const Turn *t = i + 1 < n ? self->turns->pdata[i] : turn;
-    turns[i] = (IvlChatTurn){ .question = t->question, .question_length = -1, .image_tiles = t->tiles,
-                              .n_images = t->n_images, .media = t->media, .answer = t->answer };
-  }
-  return ivl_chat_render (self->model->chat, system, turns, n, ids, error);
+  const IvlModel *model = self->model;
+  g_autofree guint *tiles = g_new (guint, question->n_images);
+  for (guint i = 0; i < question->n_images; i++)
+    tiles[i] = question->images[i]->n_tiles;
+  IvlChatTurn turn = { .question = question->prompt, .question_length = -1, .image_tiles = tiles,
+                       .n_images = question->n_images, .media = question->media };
+  if (self->history->len == 0)
+    return ivl_chat_render (model->chat, question->system_prompt ? question->system_prompt : model->system_prompt, &turn,
+                            1, ids, error);
+  g_array_append_vals (ids, self->history->data, self->history->len);
+  return ivl_chat_continue (model->chat, FALSE, &turn, ids, error);
 }
 
 /* From the template's ids to what the decoder takes: image rows in place, and keys to recognise what is cached. */
@@ -166,10 +139,6 @@ make_request (IvlSession *self, const IvlQuestion *question, GError **error)
   request->decoder = ivl_text_decoder_new (model->tokenizer, IVL_DECODE_SKIP_SPECIAL | IVL_DECODE_KEEP_TAGS);
   request->matcher = ivl_stop_matcher_new ((const char *const *) request->stop);
   request->answer = g_string_new (NULL);
-  request->turn = make_turn (question);
-  request->system = g_strdup (self->turns->len           ? self->system
-                              : question->system_prompt ? question->system_prompt
-                                                        : model->system_prompt);
   for (guint i = 0; i < self->images->len; i++)
     g_ptr_array_add (request->images, ivl_image_ref (self->images->pdata[i]));
   for (guint i = 0; i < question->n_images; i++) {
@@ -179,7 +148,7 @@ make_request (IvlSession *self, const IvlQuestion *question, GError **error)
     }
     g_ptr_array_add (request->images, ivl_image_ref (question->images[i]));
   }
-  if (!render (self, request->turn, request->system, request->tokens, error)
+  if (!render (self, question, request->tokens, error)
       || !lay_out_prompt (request, model, error))
     goto fail;
   if (request->n_prompt >= model->context_tokens) {
@@ -245,10 +214,15 @@ ivl_session_take_answer (IvlSession *self, IvlRequest *request, const IvlAnswer 
   g_array_set_size (self->cached, 0);
   g_array_append_vals (self->cached, request->keys->data, MIN (self->sequence.length, request->keys->len));
   if (answer && answer->finish != IVL_FINISH_CANCELLED) {
-    request->turn->answer = g_strdup (answer->text);
-    g_ptr_array_add (self->turns, g_steal_pointer (&request->turn));
-    g_free (self->system);
-    self->system = g_steal_pointer (&request->system);
+    guint32 image_id = ivl_chat_get_image_id (self->model->chat);
+    g_array_set_size (self->history, 0);
+    for (guint i = 0; i < request->n_prompt + (request->cut_short ? 0 : request->n_generated); i++) {
+      guint32 token = g_array_index (request->tokens, guint32, i);
+      g_array_append_val (self->history, *(token == IVL_TOKEN_IMAGE ? &image_id : &token));
+    }
+    /* An answer that a stop string cut goes on as it was given, not as it was generated. */
+    if (request->cut_short)
+      ivl_tokenizer_encode (self->model->tokenizer, answer->text, -1, IVL_ENCODE_TAGS, self->history, NULL);
     g_ptr_array_unref (self->images);
     self->images = g_ptr_array_ref (request->images);
   }
@@ -261,8 +235,6 @@ ivl_request_free (IvlRequest *self)
   if (!self)
     return;
   g_strfreev (self->stop);
-  g_free (self->system);
-  g_clear_pointer (&self->turn, turn_free);
   g_clear_pointer (&self->tokens, g_array_unref);
   g_clear_pointer (&self->keys, g_array_unref);
   g_clear_pointer (&self->images, g_ptr_array_unref);
@@ -291,7 +263,7 @@ ivl_session_reset (IvlSession *self, GError **error)
   g_mutex_lock (&self->lock);
   bool busy = self->busy != NULL;
   if (!busy) {
-    g_ptr_array_set_size (self->turns, 0);
+    g_array_set_size (self->history, 0);
     g_ptr_array_unref (self->images);
     self->images = g_ptr_array_new_with_free_func ((GDestroyNotify) ivl_image_unref);
     /* The cached tokens stay: the next conversation may begin with the same ones. */
