@@ -412,7 +412,8 @@ encode_sp (Encoder *e, const char *text, gsize length)
   g_autofree char *why = NULL;
   g_array_set_size (e->symbols, 0);
   if (!ivl_sp_encode (self->sp, text, length, e->symbols, &why))
-    return ivl_tokenizer_fail (e->error, IVL_ERROR_INTERNAL, "%s: SentencePiece can't encode %zu bytes of text: %s", self->origin,
+    /* Only a contradictory model can do this, by a normalisation table that makes text no text. */
+    return ivl_tokenizer_fail (e->error, IVL_ERROR_BAD_MODEL, "%s: SentencePiece can't encode %zu bytes of text: %s", self->origin,
                      length, why ? why : "no reason given");
   for (guint i = 0; i < e->symbols->len; i++) {
     guint32 id = g_array_index (e->symbols, guint32, i);

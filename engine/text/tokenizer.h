@@ -72,8 +72,8 @@ typedef enum {
 } IvlEncodeFlags;
 
 /* Appends to IDS (guint32). LENGTH in bytes, or -1 if NUL-terminated. TEXT must be UTF-8; U+0000 is a character
- * like others. Fails with IVL_ERROR_BAD_ARGUMENT on invalid UTF-8 and leaves IDS as it was. Takes
- * O(n log n) time, whatever the text. */
+ * like others. Fails with IVL_ERROR_BAD_ARGUMENT on invalid UTF-8, or IVL_ERROR_BAD_MODEL if a contradictory
+ * SentencePiece model makes no sense of it, and leaves IDS as it was. Takes O(n log n) time, whatever the text. */
 gboolean ivl_tokenizer_encode (const IvlTokenizer *self, const char *text, gssize length, IvlEncodeFlags flags,
                                GArray *ids, GError **error);
 

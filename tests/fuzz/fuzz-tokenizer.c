@@ -44,17 +44,31 @@ write_file (const char *name, const uint8_t *data, size_t size)
     g_error ("%s", error->message);
 }
 
+/* Valid text can only fail with a SentencePiece model that contradicts itself. */
 static void
-use (IvlTokenizer *tokenizer, const uint8_t *data, size_t size)
+encode (IvlTokenizer *tokenizer, const char *text, size_t size, IvlEncodeFlags flags, gboolean may_fail, GArray *ids)
+{
+  GError *error = NULL;
+  guint before = ids->len;
+  if (!ivl_tokenizer_encode (tokenizer, text, (gssize) size, flags, ids, &error)) {
+    g_assert_true (may_fail);
+    g_assert_error (error, IVL_ERROR, IVL_ERROR_BAD_MODEL);
+    g_assert_cmpuint (ids->len, ==, before);
+  }
+  g_clear_error (&error);
+}
+
+static void
+use (IvlTokenizer *tokenizer, gboolean may_fail, const uint8_t *data, size_t size)
 {
   static const char sample[] = "Hello  world's\n\n 123 \xe4\xb8\xad\xe6\x96\x87 e\xcc\x81\xcc\xa3 \xf0\x9f\x98\x80<|im_end|><ref>"
                                "<s>\0[UNUSED_TOKEN_145] \xe2\x96\x81x\x1b";
   g_autoptr (GArray) ids = g_array_new (FALSE, FALSE, sizeof (guint32));
   for (IvlEncodeFlags flags = 0; flags < 8; flags++)
-    g_assert_true (ivl_tokenizer_encode (tokenizer, sample, sizeof sample, flags, ids, NULL));
+    encode (tokenizer, sample, sizeof sample, flags, may_fail, ids);
   /* The file's own words are the likeliest to be tokens. */
   if (ivl_utf8_validate ((const char *) data, size, NULL))
-    g_assert_true (ivl_tokenizer_encode (tokenizer, (const char *) data, (gssize) size, IVL_ENCODE_SPECIAL, ids, NULL));
+    encode (tokenizer, (const char *) data, size, IVL_ENCODE_SPECIAL, may_fail, ids);
   for (guint32 id = 0; id < MIN (ivl_tokenizer_get_n_tokens (tokenizer) + 2, 1000); id++)
     g_array_append_val (ids, id);
   for (IvlDecodeFlags flags = 0; flags < 4; flags++) {
@@ -65,7 +79,7 @@ use (IvlTokenizer *tokenizer, const uint8_t *data, size_t size)
   g_autoptr (IvlChat) chat = ivl_chat_new (tokenizer, 3, IVL_ENCODE_LITERAL, NULL);
   IvlChatTurn turn = { "<image>what?", -1, (const guint[]){ 2 }, 1 };
   if (chat)
-    g_assert_true (ivl_chat_render (chat, "be good", &turn, 1, ids, NULL));
+    g_assert_true (ivl_chat_render (chat, "be good", &turn, 1, ids, NULL) || may_fail);
 }
 
 int
@@ -96,7 +110,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   IvlTokenizer *tokenizer = ivl_tokenizer_load (folder, &error);
   g_assert_true ((tokenizer != NULL) == (error == NULL));
   if (tokenizer)
-    use (tokenizer, data + 1, size - 1);
+    use (tokenizer, data[0] == 'm', data + 1, size - 1);
   else
     g_assert_true (g_utf8_validate (error->message, -1, NULL));
   g_clear_error (&error);
