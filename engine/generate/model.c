@@ -151,6 +151,12 @@ ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *param
   if (!(self->config = ivl_config_load (path, error)))
     goto fail;
   self->architecture = ivl_config_describe (self->config);
+  if (self->config->template_name && strcmp (self->config->template_name, "internvl2_5") != 0) {
+    ivl_fail (error, IVL_ERROR_UNSUPPORTED,
+              "%s was made for the chat template \"%s\"; this engine has internvl2_5, that of InternVL 2.5", self->name,
+              self->config->template_name);
+    goto fail;
+  }
   self->max_sessions = params->max_sessions ? params->max_sessions : DEFAULT_SESSIONS;
   self->context_tokens = params->context_tokens ? params->context_tokens
                                                 : MIN (self->config->text.max_position, DEFAULT_CONTEXT);

@@ -3,7 +3,7 @@
 #include <string.h>
 
 /* Arena blocks: big enough to be few, small enough that the last one's rest is no waste to speak of. */
-#define BLOCK_BYTES (64ull << 20)
+#define BLOCK_BYTES (128ull << 20)
 
 typedef struct {
   IvlModelWeights *weights;
@@ -126,7 +126,8 @@ ivl_weights_load (IvlModelWeights *weights, IvlDevice *device, const IvlCheckpoi
   if (!ivl_packer_init (&weights->packer, device, CLAMP (estimate / 8, 1 << 20, BLOCK_BYTES), cancellable, error))
     return FALSE;
   Loader loader = { weights, checkpoint, dtype, error };
-  if (!load_vit (&loader, config) || !load_decoder (&loader, config, positions)) {
+  if (!load_vit (&loader, config) || !load_decoder (&loader, config, positions)
+      || !ivl_safetensors_check_unchanged (ivl_checkpoint_files (checkpoint), error)) {
     ivl_weights_deinit (weights);
     return FALSE;
   }

@@ -174,29 +174,34 @@ ivl_vk_arena_init (IvlVkArena *self, IvlDevice *device, IvlVkUse use, VkDeviceSi
 {
   *self = (IvlVkArena){ .device = device, .use = use, .block_size = block_size };
   self->blocks = g_ptr_array_new_with_free_func ((GDestroyNotify) ivl_vk_buffer_free);
+  self->used = g_array_new (FALSE, TRUE, sizeof (VkDeviceSize));
 }
 
 void
 ivl_vk_arena_deinit (IvlVkArena *self)
 {
   g_clear_pointer (&self->blocks, g_ptr_array_unref);
+  g_clear_pointer (&self->used, g_array_unref);
 }
 
 gboolean
 ivl_vk_arena_alloc (IvlVkArena *self, VkDeviceSize size, IvlSpan *span, GError **error)
 {
   size = (MAX (size, 16) + ALIGNMENT - 1) & ~(VkDeviceSize) (ALIGNMENT - 1);
-  IvlVkBuffer *block = self->blocks->len ? g_ptr_array_index (self->blocks, self->blocks->len - 1) : NULL;
-  if (!block || self->used + size > block->size) {
+  guint i = 0;
+  while (i < self->blocks->len
+         && g_array_index (self->used, VkDeviceSize, i) + size > ((IvlVkBuffer *) self->blocks->pdata[i])->size)
+    i++;
+  if (i == self->blocks->len) {
     IvlVkBuffer *fresh = ivl_vk_buffer_new (self->device, self->use, MAX (size, self->block_size), error);
     if (!fresh)
       return FALSE;
     g_ptr_array_add (self->blocks, fresh);
-    block = fresh;
-    self->used = 0;
+    g_array_set_size (self->used, self->blocks->len);
     self->total += fresh->size;
   }
-  *span = (IvlSpan){ block, self->used, size };
-  self->used += size;
+  VkDeviceSize *used = &g_array_index (self->used, VkDeviceSize, i);
+  *span = (IvlSpan){ self->blocks->pdata[i], *used, size };
+  *used += size;
   return TRUE;
 }

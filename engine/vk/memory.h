@@ -48,7 +48,7 @@ typedef struct {
   IvlVkUse use;
   VkDeviceSize block_size;
   GPtrArray *blocks; /* of IvlVkBuffer, owned */
-  VkDeviceSize used; /* of the last block */
+  GArray *used;      /* VkDeviceSize of each block; the first with room is taken, so that small spans fill gaps */
   VkDeviceSize total;
 } IvlVkArena;
 
