@@ -27,6 +27,7 @@ struct GstInternvlSampler
   gboolean running;             /* a frame was seen since the last break */
   GstClockTime last, last_end;  /* of the last frame; last_end is last if its length is unknown */
   GstClockTime next_start;
+  GstClockTime covered;         /* end of the last chunk of this run */
   GQueue windows;               /* of Window, by start */
 };
 
@@ -89,6 +90,7 @@ gst_internvl_sampler_reset (GstInternvlSampler *sampler)
   while ((window = g_queue_pop_head (&sampler->windows)))
     window_free (sampler, window);
   sampler->running = FALSE;
+  sampler->covered = 0;
 }
 
 void
@@ -131,6 +133,7 @@ complete_head (GstInternvlSampler *sampler, GstClockTime duration)
     window_take (sampler, window, first);
     sampler->funcs->unref (first);
   }
+  sampler->covered = window->start + duration;
   if (window->frames->len > 0)
     sampler->funcs->chunk (window->start, duration, g_steal_pointer (&window->frames), sampler->user_data);
   window_free (sampler, window);
@@ -159,7 +162,8 @@ gst_internvl_sampler_finish (GstInternvlSampler *sampler)
 
   if (sampler->running)
     complete_until (sampler, sampler->last_end);
-  if ((window = g_queue_peek_head (&sampler->windows))) {
+  window = g_queue_peek_head (&sampler->windows);
+  if (window && (sampler->covered == 0 || sampler->last_end > sampler->covered)) {
     GstClockTime duration = window->duration;
 
     /* A single frame of unknown length, as a still picture, stands for the whole window. */

@@ -54,7 +54,7 @@ void gst_internvl_sampler_push (GstInternvlSampler *sampler, gpointer frame, Gst
 /* There are no frames before TIME. */
 void gst_internvl_sampler_advance (GstInternvlSampler *sampler, GstClockTime time);
 /* The stream ends or breaks here: what there is of a window becomes a shorter chunk, and the next push begins anew.
- * Of overlapping windows only the oldest, which holds the others. */
+ * Of overlapping windows only the oldest, which holds the others, and only if the chunk before doesn't hold it. */
 void gst_internvl_sampler_finish (GstInternvlSampler *sampler);
 /* Forgets everything but the configuration. */
 void gst_internvl_sampler_reset (GstInternvlSampler *sampler);

@@ -98,8 +98,7 @@ static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE ("sink", GST
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE ("src", GST_PAD_SRC, GST_PAD_ALWAYS,
     GST_STATIC_CAPS (GST_VIDEO_CAPS_MAKE (GST_VIDEO_FORMATS_ALL)));
 static GstStaticPadTemplate text_template = GST_STATIC_PAD_TEMPLATE ("text_src", GST_PAD_SRC, GST_PAD_REQUEST,
-    GST_STATIC_CAPS ("text/x-raw, format=(string)utf8; text/x-raw, format=(string)pango-markup; "
-        "application/x-json"));
+    GST_STATIC_CAPS ("text/x-raw, format=(string){ utf8, pango-markup }; application/x-json"));
 
 #define gst_internvl_parent_class parent_class
 G_DEFINE_TYPE (GstInternvl, gst_internvl, GST_TYPE_ELEMENT)
@@ -256,7 +255,6 @@ on_event (gpointer owner, GstEvent *event)
   g_mutex_lock (&self->lock);
   switch (GST_EVENT_TYPE (event)) {
     case GST_EVENT_STREAM_START:
-      gst_event_replace (&self->text_stream_start, event);
       gst_clear_event (&self->text_eos);
       break;
     case GST_EVENT_SEGMENT:
@@ -471,14 +469,22 @@ attach_results (GstInternvl *self, GstBuffer *buffer)
 static GstFlowReturn
 push_video (GstInternvl *self, GstBuffer *buffer)
 {
-  GstFlowReturn flow = gst_pad_push (self->srcpad, attach_results (self, buffer));
+  g_autoptr (GstInternvlTextPad) textpad = ref_textpad (self);
+  GstClockTime end = GST_BUFFER_PTS (buffer);
 
-  if (flow == GST_FLOW_NOT_LINKED) {
-    /* Whoever only wants the text needn't link the video. */
-    g_autoptr (GstInternvlTextPad) textpad = ref_textpad (self);
-    if (textpad && gst_pad_is_linked (GST_PAD (textpad)))
-      flow = GST_FLOW_OK;
+  if (textpad && GST_CLOCK_TIME_IS_VALID (end)) {
+    if (GST_BUFFER_DURATION_IS_VALID (buffer))
+      end += GST_BUFFER_DURATION (buffer);
+    if (self->segment.applied_rate == 1.0)
+      end = gst_segment_to_stream_time (&self->segment, GST_FORMAT_TIME, end);
+    gst_internvl_text_pad_video_begins (textpad, end);
   }
+  GstFlowReturn flow = gst_pad_push (self->srcpad, attach_results (self, buffer));
+  if (textpad)
+    gst_internvl_text_pad_video_ended (textpad);
+  /* Whoever only wants the text needn't link the video. */
+  if (flow == GST_FLOW_NOT_LINKED && textpad && gst_pad_is_linked (GST_PAD (textpad)))
+    flow = GST_FLOW_OK;
   return flow;
 }
 
@@ -653,6 +659,24 @@ flush_text (GstInternvl *self, GstEvent *event)
     gst_event_unref (event);
 }
 
+/* The stream goes on after a flush, also if its start was still in a queue when that was flushed. */
+static void
+restore_stream_start (GstInternvl *self)
+{
+  g_autoptr (GstInternvlTextPad) textpad = ref_textpad (self);
+
+  if (!textpad)
+    return;
+  GstEvent *there = gst_pad_get_sticky_event (GST_PAD (textpad), GST_EVENT_STREAM_START, 0);
+  g_mutex_lock (&self->lock);
+  GstEvent *wanted = self->text_stream_start ? gst_event_ref (self->text_stream_start) : NULL;
+  g_mutex_unlock (&self->lock);
+  if (wanted && wanted != there)
+    gst_internvl_worker_add_event (self->worker, gst_event_ref (wanted));
+  gst_clear_event (&wanted);
+  gst_clear_event (&there);
+}
+
 /* Answers all there is before EVENT (borrowed), an EOS or SEGMENT_DONE, goes on. */
 static gboolean
 drain (GstInternvl *self, GstEvent *event)
@@ -670,6 +694,7 @@ gst_internvl_sink_event (GstPad *pad, GstObject *parent, GstEvent *event)
   GstInternvl *self = GST_INTERNVL (parent);
   GstClockTime time, duration;
   const char *stream_id;
+  GstEvent *text;
 
   GST_DEBUG_OBJECT (self, "%" GST_PTR_FORMAT, event);
   switch (GST_EVENT_TYPE (event)) {
@@ -686,6 +711,7 @@ gst_internvl_sink_event (GstPad *pad, GstObject *parent, GstEvent *event)
       forget_stream (self);
       flush_text (self, event);
       gst_internvl_worker_set_flushing (self->worker, FALSE);
+      restore_stream_start (self);
       return TRUE;
     default:
       break;
@@ -699,7 +725,11 @@ gst_internvl_sink_event (GstPad *pad, GstObject *parent, GstEvent *event)
       gst_event_parse_stream_start (event, &stream_id);
       g_free (self->stream_id);
       self->stream_id = g_strdup (stream_id);
-      gst_internvl_worker_add_event (self->worker, text_stream_start (event));
+      text = text_stream_start (event);
+      g_mutex_lock (&self->lock);
+      gst_event_replace (&self->text_stream_start, text);
+      g_mutex_unlock (&self->lock);
+      gst_internvl_worker_add_event (self->worker, text);
       break;
     case GST_EVENT_CAPS:
       if (!set_caps (self, event)) {
@@ -869,6 +899,12 @@ gst_internvl_iterate_links (GstPad *pad, GstObject *parent)
 
 /* ---- the text pad ---- */
 
+static gboolean
+text_is_expected (gpointer owner)
+{
+  return gst_internvl_worker_is_busy (GST_INTERNVL (owner)->worker);
+}
+
 static GstPad *
 gst_internvl_request_new_pad (GstElement *element, GstPadTemplate *templ, const gchar *name, const GstCaps *caps)
 {
@@ -889,6 +925,7 @@ gst_internvl_request_new_pad (GstElement *element, GstPadTemplate *templ, const 
   gst_pad_set_query_function (pad, gst_internvl_text_query);
   gst_pad_set_iterate_internal_links_function (pad, gst_internvl_iterate_links);
   gst_pad_use_fixed_caps (pad);
+  gst_internvl_text_pad_set_expected (textpad, text_is_expected, self);
   gst_internvl_text_pad_set_format (textpad, format);
   gst_internvl_text_pad_set_limit (textpad, self->live ? MAX_LIVE_TEXTS : 0);
 

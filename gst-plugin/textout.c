@@ -46,15 +46,15 @@ gst_internvl_text_for_subtitles (const char *text, GstInternvlTextFormat format)
       pending = NULL;
     }
     line_begins = FALSE;
+    /* "-->" would be a line of times in WebVTT and SubRip. */
+    while (c == '>' && g_str_has_suffix (out->str, "--"))
+      g_string_truncate (out, out->len - 1);
     if (format == GST_INTERNVL_TEXT_PANGO_MARKUP && c == '&')
       g_string_append (out, "&amp;");
     else if (format == GST_INTERNVL_TEXT_PANGO_MARKUP && c == '<')
       g_string_append (out, "&lt;");
     else if (format == GST_INTERNVL_TEXT_PANGO_MARKUP && c == '>')
       g_string_append (out, "&gt;");
-    else if (c == '>' && g_str_has_suffix (out->str, "--"))
-      /* "-->" would be a line of times in WebVTT and SubRip. */
-      g_string_overwrite (out, out->len - 2, "->");
     else
       g_string_append_unichar (out, c);
   }
@@ -125,6 +125,6 @@ gst_internvl_caps_of_text_format (GstInternvlTextFormat format)
     case GST_INTERNVL_TEXT_JSON:
       return gst_caps_from_string ("application/x-json");
     default:
-      return gst_caps_from_string ("text/x-raw, format=utf8; text/x-raw, format=pango-markup; application/x-json");
+      return gst_caps_from_string ("text/x-raw, format={utf8, pango-markup}; application/x-json");
   }
 }

@@ -8,6 +8,9 @@
 GST_DEBUG_CATEGORY_EXTERN (gst_internvl_debug);
 #define GST_CAT_DEFAULT gst_internvl_debug
 
+/* How long video may stand still, in microseconds, before the pad concludes that it waits for text. */
+#define PATIENCE (1 * G_TIME_SPAN_SECOND)
+
 /* One of the two. */
 typedef struct
 {
@@ -26,6 +29,12 @@ struct _GstInternvlTextPad
   gboolean flushing;            /* also while inactive */
   GstFlowReturn flow;
   GstInternvlTextFormat format;
+  GstInternvlTextExpected expected;
+  gpointer owner;
+  GstClockTime video;           /* as far as the video being pushed goes; NONE: none is */
+  gint64 video_since;           /* monotonic */
+  GstClockTime told;            /* as far as GAP events went, from the segment's start; NONE: don't */
+  gboolean following;           /* tell of every frame */
 
   /* The task's. */
   GstInternvlTextFormat negotiated;     /* AUTO: not yet */
@@ -55,6 +64,8 @@ set_flushing (GstInternvlTextPad *pad, gboolean flushing)
     items = pad->items;
     g_queue_init (&pad->items);
     pad->n_results = 0;
+    pad->following = FALSE;
+    pad->told = GST_CLOCK_TIME_NONE;
   }
   g_cond_signal (&pad->cond);
   g_mutex_unlock (&pad->lock);
@@ -115,6 +126,50 @@ make_buffer (GstInternvlTextPad *pad, const GstInternvlResult *result)
   return buffer;
 }
 
+/* With the lock: up to where video has come there is no text. */
+static void
+tell_video (GstInternvlTextPad *pad)
+{
+  if (!GST_CLOCK_TIME_IS_VALID (pad->told) || pad->told >= pad->video)
+    return;
+  Item *item = g_new0 (Item, 1);
+  /* A point at the end of the video rather than all of what there isn't: muxers go by where a gap begins. */
+  item->event = gst_event_new_gap (pad->video, GST_CLOCK_TIME_NONE);
+  g_queue_push_tail (&pad->items, item);
+  pad->told = pad->video;
+}
+
+/* With the lock, which is let go of meanwhile. */
+static void
+wait_for_item (GstInternvlTextPad *pad)
+{
+  while (!pad->flushing && g_queue_is_empty (&pad->items)) {
+    if (pad->following) {
+      g_cond_wait (&pad->cond, &pad->lock);
+      continue;
+    }
+    /* A look once a second is cheaper than being woken for each frame. */
+    gint64 now = g_get_monotonic_time ();
+    gboolean moving = !GST_CLOCK_TIME_IS_VALID (pad->video) || now < pad->video_since + PATIENCE;
+    if (moving) {
+      g_cond_wait_until (&pad->cond, &pad->lock, now + PATIENCE / 2);
+      continue;
+    }
+    /* The owner's locks may be held by who calls us with ours wanted. */
+    g_mutex_unlock (&pad->lock);
+    gboolean expected = pad->expected && pad->expected (pad->owner);
+    g_mutex_lock (&pad->lock);
+    if (expected) {
+      pad->video_since = g_get_monotonic_time ();
+    } else if (GST_CLOCK_TIME_IS_VALID (pad->video) && !pad->flushing) {
+      GST_INFO_OBJECT (pad, "video waits for text: telling that there is none yet. A queue that holds a chunk of "
+          "video, between the element and what waits, would have it in time");
+      pad->following = TRUE;
+      tell_video (pad);
+    }
+  }
+}
+
 static void
 text_loop (gpointer data)
 {
@@ -122,8 +177,7 @@ text_loop (gpointer data)
   GstFlowReturn flow = GST_FLOW_OK;
 
   g_mutex_lock (&pad->lock);
-  while (!pad->flushing && g_queue_is_empty (&pad->items))
-    g_cond_wait (&pad->cond, &pad->lock);
+  wait_for_item (pad);
   if (pad->flushing) {
     g_mutex_unlock (&pad->lock);
     gst_pad_pause_task (GST_PAD (pad));
@@ -196,6 +250,12 @@ push (GstInternvlTextPad *pad, GstEvent *event, GstInternvlResult *result)
       pad->n_results--;
     }
     pad->n_results += result != NULL;
+    if (event && GST_EVENT_TYPE (event) == GST_EVENT_SEGMENT) {
+      const GstSegment *segment;
+      gst_event_parse_segment (event, &segment);
+      /* Backwards there is nothing to tell: those who wait for text by its time go forward. */
+      pad->told = segment->rate > 0 ? segment->position : GST_CLOCK_TIME_NONE;
+    }
     g_queue_push_tail (&pad->items, item);
     g_cond_signal (&pad->cond);
   }
@@ -253,6 +313,36 @@ gst_internvl_text_pad_set_limit (GstInternvlTextPad *pad, guint limit)
   g_mutex_unlock (&pad->lock);
 }
 
+void
+gst_internvl_text_pad_set_expected (GstInternvlTextPad *pad, GstInternvlTextExpected expected, gpointer owner)
+{
+  pad->expected = expected;
+  pad->owner = owner;
+}
+
+void
+gst_internvl_text_pad_video_begins (GstInternvlTextPad *pad, GstClockTime time)
+{
+  if (!GST_CLOCK_TIME_IS_VALID (time))
+    return;
+  g_mutex_lock (&pad->lock);
+  pad->video = time;
+  pad->video_since = g_get_monotonic_time ();
+  if (pad->following && !pad->flushing) {
+    tell_video (pad);
+    g_cond_signal (&pad->cond);
+  }
+  g_mutex_unlock (&pad->lock);
+}
+
+void
+gst_internvl_text_pad_video_ended (GstInternvlTextPad *pad)
+{
+  g_mutex_lock (&pad->lock);
+  pad->video = GST_CLOCK_TIME_NONE;
+  g_mutex_unlock (&pad->lock);
+}
+
 GstFlowReturn
 gst_internvl_text_pad_get_flow (GstInternvlTextPad *pad)
 {
@@ -293,5 +383,6 @@ gst_internvl_text_pad_init (GstInternvlTextPad *pad)
   g_queue_init (&pad->items);
   pad->flushing = TRUE;
   pad->flow = GST_FLOW_FLUSHING;
+  pad->video = pad->told = GST_CLOCK_TIME_NONE;
   gst_pad_set_activatemode_function (GST_PAD (pad), activate_mode);
 }

@@ -1,6 +1,11 @@
 /* The text pad: a source pad with a queue and a task of its own, so that whoever is slow behind it holds up neither
  * video nor the model. Decides on its caps when the first event that needs them is due, and again when downstream
  * asks for it.
+ *
+ * A muxer, or an overlay, takes no video before it knows what text there is up to there. With a queue in the video's
+ * branch that holds a chunk, it gets the text in time. Without one everything would wait for everything: then the pad
+ * sees that video doesn't get on while no answer is on its way, and from there on tells with GAP events that there is
+ * no text yet, as far as video has come.
  */
 #pragma once
 
@@ -25,6 +30,13 @@ void gst_internvl_text_pad_push_result (GstInternvlTextPad *pad, GstInternvlResu
 
 /* Takes EVENT, a FLUSH_START or FLUSH_STOP, and passes it on. */
 void gst_internvl_text_pad_flush (GstInternvlTextPad *pad, GstEvent *event);
+
+/* TRUE while a result is on its way that the stream would be right to wait for; called on the pad's thread. */
+typedef gboolean (*GstInternvlTextExpected) (gpointer owner);
+void gst_internvl_text_pad_set_expected (GstInternvlTextPad *pad, GstInternvlTextExpected expected, gpointer owner);
+/* Round each push of video: TIME is that of its end, in the segment of the text. */
+void gst_internvl_text_pad_video_begins (GstInternvlTextPad *pad, GstClockTime time);
+void gst_internvl_text_pad_video_ended (GstInternvlTextPad *pad);
 
 /* Of the last push. */
 GstFlowReturn gst_internvl_text_pad_get_flow (GstInternvlTextPad *pad);

@@ -372,6 +372,15 @@ gst_internvl_worker_drain (GstInternvlWorker *worker)
   return open;
 }
 
+gboolean
+gst_internvl_worker_is_busy (GstInternvlWorker *worker)
+{
+  g_mutex_lock (&worker->lock);
+  gboolean busy = !g_queue_is_empty (&worker->jobs);
+  g_mutex_unlock (&worker->lock);
+  return busy;
+}
+
 /* ---- the thread ---- */
 
 static void

@@ -104,6 +104,9 @@ gboolean gst_internvl_worker_wait_room (GstInternvlWorker *worker);
 /* Waits until all that was added has been delivered. FALSE if flushing or failed. */
 gboolean gst_internvl_worker_drain (GstInternvlWorker *worker);
 
+/* An answer is on its way: a chunk is complete and not delivered yet. */
+gboolean gst_internvl_worker_is_busy (GstInternvlWorker *worker);
+
 void gst_internvl_worker_get_stats (GstInternvlWorker *worker, GstInternvlWorkerStats *stats);
 /* Chunks and stats count from 0 again, {previous} is empty. Only while stopped. */
 void gst_internvl_worker_reset_stats (GstInternvlWorker *worker);

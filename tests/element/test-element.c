@@ -1,0 +1,987 @@
+/* The element by itself, in a harness, with a fake engine whose every step the test decides. */
+#include "common.h"
+#include "fake-engine.h"
+
+#include <gst/check/gstharness.h>
+#include <gst/video/video.h>
+
+#define CAPS "video/x-raw, format=RGB, width=16, height=16, framerate=10/1"
+#define PERIOD (100 * GST_MSECOND)
+
+typedef struct
+{
+  GstHarness *h, *text;
+  GstElement *element;
+  GstBus *bus;
+  guint next;                   /* number of the next frame */
+} Fixture;
+
+/* Chunks of a second with two frames each, unless PROPERTIES say otherwise. */
+static void
+begin (Fixture *f, const char *properties, gboolean with_text)
+{
+  g_autofree char *launch = g_strdup_printf ("internvl model-path=%s chunk-size=2 frame-rate=2/1 %s",
+      test_model_path (), properties);
+
+  fake_engine_reset ();
+  f->element = gst_parse_launch (launch, NULL);
+  g_assert_nonnull (f->element);
+  gst_object_ref_sink (f->element);
+  f->bus = gst_bus_new ();
+  gst_element_set_bus (f->element, f->bus);
+  f->h = gst_harness_new_with_element (f->element, "sink", "src");
+  if (with_text)
+    f->text = gst_harness_new_with_element (f->element, NULL, "text_src");
+  f->next = 0;
+}
+
+static void
+play (Fixture *f)
+{
+  gst_harness_play (f->h);
+  gst_harness_set_src_caps_str (f->h, CAPS);
+}
+
+static void
+end (Fixture *f)
+{
+  if (f->text)
+    gst_harness_teardown (f->text);
+  gst_harness_teardown (f->h);
+  gst_element_set_state (f->element, GST_STATE_NULL);
+  gst_bus_set_flushing (f->bus, TRUE);
+  gst_element_set_bus (f->element, NULL);
+  g_assert_cmpint (GST_OBJECT_REFCOUNT_VALUE (f->element), ==, 1);
+  gst_object_unref (f->element);
+  gst_object_unref (f->bus);
+  *f = (Fixture) { 0 };
+  /* Aborts if anything of the engine's is alive. */
+  fake_engine_reset ();
+}
+
+/* A frame whose colour is its number. */
+static GstBuffer *
+make_frame (guint number)
+{
+  GstBuffer *buffer = gst_buffer_new_allocate (NULL, 16 * 16 * 3, NULL);
+
+  gst_buffer_memset (buffer, 0, number, -1);
+  GST_BUFFER_PTS (buffer) = number * PERIOD;
+  GST_BUFFER_DURATION (buffer) = PERIOD;
+  return buffer;
+}
+
+static GstFlowReturn
+push_frames (Fixture *f, guint count)
+{
+  GstFlowReturn flow = GST_FLOW_OK;
+
+  for (guint i = 0; i < count && flow == GST_FLOW_OK; i++)
+    flow = gst_harness_push (f->h, make_frame (f->next++));
+  return flow;
+}
+
+static void
+expect_text (Fixture *f, GstClockTime pts, GstClockTime duration, const char *text)
+{
+  GstBuffer *buffer = gst_harness_pull (f->text);
+  GstMapInfo map;
+
+  g_assert_nonnull (buffer);
+  gst_buffer_map (buffer, &map, GST_MAP_READ);
+  g_autofree char *found = g_strndup ((const char *) map.data, map.size);
+  gst_buffer_unmap (buffer, &map);
+  g_assert_cmpstr (found, ==, text);
+  g_assert_cmpuint (GST_BUFFER_PTS (buffer), ==, pts);
+  g_assert_cmpuint (GST_BUFFER_DURATION (buffer), ==, duration);
+  gst_buffer_unref (buffer);
+}
+
+static GstMessage *
+wait_message (Fixture *f, GstMessageType type)
+{
+  GstMessage *message = gst_bus_timed_pop_filtered (f->bus, 60 * GST_SECOND, type);
+
+  g_assert_nonnull (message);
+  return message;
+}
+
+static GstStructure *
+wait_result (Fixture *f)
+{
+  g_autoptr (GstMessage) message = wait_message (f, GST_MESSAGE_ELEMENT);
+
+  g_assert_true (gst_message_has_name (message, "internvl"));
+  return gst_structure_copy (gst_message_get_structure (message));
+}
+
+static void
+expect_error (Fixture *f, GQuark domain, gint code, const char *part)
+{
+  g_autoptr (GstMessage) message = wait_message (f, GST_MESSAGE_ERROR);
+  g_autoptr (GError) error = NULL;
+
+  gst_message_parse_error (message, &error, NULL);
+  g_assert_error (error, domain, code);
+  if (!strstr (error->message, part))
+    g_error ("\"%s\" doesn't say \"%s\"", error->message, part);
+}
+
+static guint64
+get_stat (Fixture *f, const char *name)
+{
+  g_autoptr (GstStructure) stats = NULL;
+
+  g_object_get (f->element, "stats", &stats, NULL);
+  return test_get_uint64 (stats, name);
+}
+
+/* ---- what comes out ---- */
+
+static void
+test_all (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all", TRUE);
+  play (&f);
+  g_assert_cmpint (push_frames (&f, 24), ==, GST_FLOW_OK);
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+  expect_text (&f, 0, GST_SECOND, "2 frames #020202 #070707");
+  expect_text (&f, GST_SECOND, GST_SECOND, "2 frames #0c0c0c #111111");
+  expect_text (&f, 2 * GST_SECOND, 4 * PERIOD, "1 frames #161616");
+  /* Each buffer, in order, before EOS. */
+  g_assert_cmpuint (gst_harness_buffers_received (f.h), ==, 24);
+  for (guint i = 0; i < 24; i++) {
+    GstBuffer *buffer = gst_harness_pull (f.h);
+    g_assert_cmpuint (GST_BUFFER_PTS (buffer), ==, i * PERIOD);
+    if (i == 23) {
+      /* The last one carries what was answered last. */
+      GstMeta *meta;
+      gpointer state = NULL;
+      guint64 chunk = G_MAXUINT64;
+      while ((meta = gst_buffer_iterate_meta_filtered (buffer, &state, gst_meta_get_info ("internvl")->api)))
+        chunk = test_get_uint64 (gst_custom_meta_get_structure ((GstCustomMeta *) meta), "chunk");
+      g_assert_cmpuint (chunk, ==, 2);
+    }
+    gst_buffer_unref (buffer);
+  }
+  g_assert_cmpuint (get_stat (&f, "chunks"), ==, 3);
+  g_assert_cmpuint (get_stat (&f, "dropped"), ==, 0);
+  g_assert_cmpuint (get_stat (&f, "frames-encoded"), ==, 5);
+  g_assert_cmpuint (get_stat (&f, "tokens"), ==, 15);
+  end (&f);
+}
+
+static void
+test_result (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all prompt=\"from {start} to {end} at {frames}\" system-prompt=Short. temperature=0.5 top-k=3 "
+      "top-p=0.9 seed=7 max-tokens=11 repetition-penalty=1.5 max-tiles=6", FALSE);
+  play (&f);
+  push_frames (&f, 11);
+  GstStructure *result = wait_result (&f);
+  g_assert_cmpstr (gst_structure_get_string (result, "text"), ==, "2 frames #020202 #070707");
+  g_assert_cmpuint (test_get_uint64 (result, "timestamp"), ==, 0);
+  g_assert_cmpuint (test_get_uint64 (result, "duration"), ==, GST_SECOND);
+  g_assert_cmpuint (test_get_uint64 (result, "stream-time"), ==, 0);
+  g_assert_cmpuint (test_get_uint64 (result, "running-time"), ==, 0);
+  g_assert_cmpuint (test_get_uint64 (result, "chunk"), ==, 0);
+  g_assert_cmpuint (test_get_uint64 (result, "dropped"), ==, 0);
+  g_assert_true (gst_structure_has_field_typed (result, "latency", G_TYPE_UINT64));
+  g_assert_true (gst_structure_has_field_typed (result, "stream-id", G_TYPE_STRING));
+  g_assert_true (gst_structure_has_field_typed (result, "model", G_TYPE_STRING));
+  g_assert_cmpstr (gst_structure_get_string (result, "prompt"), ==,
+      "from 00:00:00.000 to 00:00:01.000 at 00:00:00.200, 00:00:00.700");
+  g_assert_cmpstr (gst_structure_get_string (result, "finish"), ==, "stop");
+  guint tokens;
+  double confidence;
+  g_assert_true (gst_structure_get_uint (result, "prompt-tokens", &tokens) && tokens == 522);
+  g_assert_true (gst_structure_get_uint (result, "generated-tokens", &tokens) && tokens == 5);
+  g_assert_true (gst_structure_get_double (result, "confidence", &confidence) && confidence == 0.5);
+  const GValue *frames = gst_structure_get_value (result, "frames");
+  g_assert_cmpuint (gst_value_array_get_size (frames), ==, 2);
+  g_assert_cmpuint (g_value_get_uint64 (gst_value_array_get_value (frames, 1)), ==, 7 * PERIOD);
+  gst_structure_free (result);
+
+  const FakeQuestion *question = fake_engine_get_question (0);
+  g_assert_cmpstr (question->system_prompt, ==, "Short.");
+  g_assert_cmpint (question->media, ==, IVL_MEDIA_VIDEO);
+  g_assert_cmpuint (question->max_tiles, ==, 6);
+  g_assert_cmpfloat (question->params.temperature, ==, 0.5f);
+  g_assert_cmpfloat (question->params.top_p, ==, 0.9f);
+  g_assert_cmpuint (question->params.top_k, ==, 3);
+  g_assert_cmpuint (question->params.seed, ==, 7);
+  g_assert_cmpuint (question->params.max_tokens, ==, 11);
+  g_assert_cmpfloat (question->params.repetition_penalty, ==, 1.5f);
+  end (&f);
+}
+
+static void
+test_text_events (void)
+{
+  Fixture f = { 0 };
+  const GstEventType expected[] = { GST_EVENT_STREAM_START, GST_EVENT_CAPS, GST_EVENT_SEGMENT, GST_EVENT_GAP };
+  GstStreamFlags flags;
+  GstCaps *caps;
+
+  fake_engine_reset ();
+  begin (&f, "policy=all", TRUE);
+  /* Before there is a model, a frame or an answer: sinks preroll on it. */
+  fake_engine_hold_loading (TRUE);
+  play (&f);
+  for (guint i = 0; i < G_N_ELEMENTS (expected); i++) {
+    GstEvent *event = gst_harness_pull_event (f.text);
+    g_assert_nonnull (event);
+    g_assert_cmpint (GST_EVENT_TYPE (event), ==, expected[i]);
+    if (i == 0) {
+      gst_event_parse_stream_flags (event, &flags);
+      g_assert_true (flags & GST_STREAM_FLAG_SPARSE);
+    } else if (i == 1) {
+      gst_event_parse_caps (event, &caps);
+      g_assert_cmpstr (gst_structure_get_string (gst_caps_get_structure (caps, 0), "format"), ==, "utf8");
+    }
+    gst_event_unref (event);
+  }
+  fake_engine_hold_loading (FALSE);
+  end (&f);
+}
+
+static void
+test_text_formats (void)
+{
+  static const struct
+  {
+    const char *property, *peer, *name, *format, *text;
+  } cases[] = {
+    {"", NULL, "text/x-raw", "utf8", "a < b"},
+    {"", "text/x-raw, format={pango-markup, utf8}", "text/x-raw", "pango-markup", "a &lt; b"},
+    {"", "text/x-raw, format=utf8", "text/x-raw", "utf8", "a < b"},
+    {"text-format=pango-markup", NULL, "text/x-raw", "pango-markup", "a &lt; b"},
+    {"text-format=utf8", "text/x-raw, format={pango-markup, utf8}", "text/x-raw", "utf8", "a < b"},
+    {"text-format=json", NULL, "application/x-json", NULL, NULL},
+    {"", "application/x-json", "application/x-json", NULL, NULL},
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    Fixture f = { 0 };
+    g_autofree char *properties = g_strconcat ("policy=all ", cases[i].property, NULL);
+
+    begin (&f, properties, TRUE);
+    fake_engine_set_answer ("a < b");
+    if (cases[i].peer)
+      gst_harness_set_sink_caps_str (f.text, cases[i].peer);
+    play (&f);
+    push_frames (&f, 10);
+    gst_harness_push_event (f.h, gst_event_new_eos ());
+    GstBuffer *buffer = gst_harness_pull (f.text);
+    GstCaps *caps = gst_pad_get_current_caps (f.text->sinkpad);
+    const GstStructure *structure = gst_caps_get_structure (caps, 0);
+    g_assert_true (gst_structure_has_name (structure, cases[i].name));
+    g_assert_cmpstr (gst_structure_get_string (structure, "format"), ==, cases[i].format);
+    if (cases[i].text)
+      g_assert_cmpint (gst_buffer_memcmp (buffer, 0, cases[i].text, strlen (cases[i].text)), ==, 0);
+    else
+      g_assert_cmpint (gst_buffer_memcmp (buffer, 0, "{\"text\":\"a < b\"", 15), ==, 0);
+    gst_caps_unref (caps);
+    gst_buffer_unref (buffer);
+    end (&f);
+  }
+}
+
+static void
+test_text_not_negotiable (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all text-format=json", TRUE);
+  gst_harness_set_sink_caps_str (f.text, "text/x-raw, format=utf8");
+  play (&f);
+  expect_error (&f, GST_CORE_ERROR, GST_CORE_ERROR_NEGOTIATION, "text-format");
+  end (&f);
+}
+
+static void
+test_boxes (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all", TRUE);
+  fake_engine_set_answer ("<ref>ball</ref><box>[[0,0,500,1000]]</box>");
+  play (&f);
+  push_frames (&f, 10);
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+  expect_text (&f, 0, GST_SECOND, "ball");
+  for (guint i = 0; i < 10; i++) {
+    GstBuffer *buffer = gst_harness_pull (f.h);
+    GstVideoRegionOfInterestMeta *roi = gst_buffer_get_video_region_of_interest_meta_id (buffer, 0);
+    if (i == 9) {
+      g_assert_nonnull (roi);
+      g_assert_cmpuint (roi->w, ==, 8);
+      g_assert_cmpuint (roi->h, ==, 16);
+    }
+    gst_buffer_unref (buffer);
+  }
+  end (&f);
+}
+
+/* ---- policies ---- */
+
+static void
+test_live_newest_wins (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=live", TRUE);
+  fake_engine_hold_answers (TRUE);
+  play (&f);
+  /* The model is there when the first one is asked. */
+  do
+    push_frames (&f, 10);
+  while (f.next < 20 || (g_usleep (1000), fake_engine_get_counts (&(FakeCounts) { 0 }), get_stat (&f,
+              "frames-encoded") < 2));
+  g_assert_cmpint (push_frames (&f, 10), ==, GST_FLOW_OK);
+  fake_engine_wait_asked (1);
+  for (guint i = 0; i < 50; i++) {
+    /* Video goes on with the model stuck. */
+    guint before = gst_harness_buffers_received (f.h);
+    g_assert_cmpint (push_frames (&f, 1), ==, GST_FLOW_OK);
+    g_assert_cmpuint (gst_harness_buffers_received (f.h), ==, before + 1);
+  }
+  fake_engine_release_answers (1000);
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+
+  /* Every chunk is accounted for, and the video isn't short of a frame. */
+  guint64 chunks = get_stat (&f, "chunks"), dropped = get_stat (&f, "dropped");
+  g_assert_cmpuint (gst_harness_buffers_received (f.h), ==, f.next);
+  g_assert_cmpuint (chunks + dropped, ==, f.next / 10);
+  g_assert_cmpuint (dropped, >=, 3);
+  FakeCounts counts;
+  fake_engine_get_counts (&counts);
+  g_assert_cmpuint (counts.most_at_once, ==, 1);
+  gst_message_unref (wait_message (&f, GST_MESSAGE_QOS));
+  end (&f);
+}
+
+static void
+test_live_while_loading (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=live", FALSE);
+  fake_engine_hold_loading (TRUE);
+  play (&f);
+  fake_engine_wait_loading (1);
+  g_assert_cmpint (push_frames (&f, 100), ==, GST_FLOW_OK);
+  g_assert_cmpuint (gst_harness_buffers_received (f.h), ==, 100);
+  /* Nor are its buffers kept: the harness has them all. */
+  for (guint i = 0; i < 90; i++) {
+    GstBuffer *buffer = gst_harness_pull (f.h);
+    g_assert_cmpint (GST_MINI_OBJECT_REFCOUNT_VALUE (buffer), ==, 1);
+    gst_buffer_unref (buffer);
+  }
+  fake_engine_hold_loading (FALSE);
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+  g_assert_cmpuint (get_stat (&f, "dropped"), >=, 9);
+  end (&f);
+}
+
+static void
+test_live_stuck_worker (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=live", FALSE);
+  play (&f);
+  push_frames (&f, 10);
+  g_autoptr (GstStructure) result = NULL;
+  while (get_stat (&f, "chunks") == 0 && get_stat (&f, "dropped") == 0)
+    push_frames (&f, 10);
+  fake_engine_hold_images (TRUE);
+  g_assert_cmpint (push_frames (&f, 100), ==, GST_FLOW_OK);
+  g_assert_cmpuint (gst_harness_buffers_received (f.h), ==, f.next);
+  fake_engine_hold_images (FALSE);
+  end (&f);
+}
+
+static gpointer
+push_thread (gpointer data)
+{
+  return GINT_TO_POINTER (push_frames (data, 200));
+}
+
+static void
+test_back_pressure (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all", FALSE);
+  fake_engine_hold_answers (TRUE);
+  play (&f);
+  GThread *thread = g_thread_new ("push", push_thread, &f);
+  fake_engine_wait_asked (2);
+  /* However slow the model, nothing is skipped and no more than a few chunks wait. */
+  for (guint i = 1; i < 20; i++) {
+    fake_engine_release_answers (1);
+    g_autoptr (GstStructure) result = wait_result (&f);
+    g_assert_cmpuint (test_get_uint64 (result, "chunk"), ==, i - 1);
+    g_assert_cmpuint (gst_harness_buffers_received (f.h), <=, (i + 4) * 10);
+  }
+  fake_engine_release_answers (1);
+  g_assert_cmpint (GPOINTER_TO_INT (g_thread_join (thread)), ==, GST_FLOW_OK);
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+  g_assert_cmpuint (get_stat (&f, "chunks"), ==, 20);
+  g_assert_cmpuint (get_stat (&f, "dropped"), ==, 0);
+  end (&f);
+}
+
+static void
+test_previous (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all prompt=\"before: {previous}\"", FALSE);
+  fake_engine_set_answer ("answer {i}");
+  play (&f);
+  push_frames (&f, 40);
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+  g_assert_cmpstr (fake_engine_get_question (0)->prompt, ==, "before: ");
+  g_assert_cmpstr (fake_engine_get_question (1)->prompt, ==, "before: answer 0");
+  g_assert_cmpstr (fake_engine_get_question (3)->prompt, ==, "before: answer 2");
+  FakeCounts counts;
+  fake_engine_get_counts (&counts);
+  g_assert_cmpuint (counts.most_at_once, ==, 1);
+  end (&f);
+}
+
+static void
+test_overlap_encodes_once (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all chunk-stride=500000000", FALSE);
+  play (&f);
+  push_frames (&f, 30);
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+  g_assert_cmpuint (get_stat (&f, "chunks"), ==, 5);
+  g_assert_cmpuint (get_stat (&f, "frames-encoded"), ==, 6);
+  g_assert_cmpuint (get_stat (&f, "frames-reused"), ==, 4);
+  end (&f);
+}
+
+static void
+test_change_prompt (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all prompt=one", FALSE);
+  play (&f);
+  push_frames (&f, 11);
+  fake_engine_wait_asked (1);
+  g_object_set (f.element, "prompt", "two", "max-tokens", 3, NULL);
+  push_frames (&f, 10);
+  fake_engine_wait_asked (2);
+  g_assert_cmpstr (fake_engine_get_question (0)->prompt, ==, "one");
+  g_assert_cmpstr (fake_engine_get_question (1)->prompt, ==, "two");
+  g_assert_cmpuint (fake_engine_get_question (1)->params.max_tokens, ==, 3);
+  /* One that can't be used changes nothing. */
+  g_object_set (f.element, "prompt", "\xff", NULL);
+  gst_message_unref (wait_message (&f, GST_MESSAGE_WARNING));
+  g_object_set (f.element, "prompt-path", test_path ("none.txt"), NULL);
+  gst_message_unref (wait_message (&f, GST_MESSAGE_WARNING));
+  push_frames (&f, 10);
+  fake_engine_wait_asked (3);
+  g_assert_cmpstr (fake_engine_get_question (2)->prompt, ==, "two");
+  g_assert_true (g_file_set_contents (test_path ("prompt.txt"), "three\n", -1, NULL));
+  g_object_set (f.element, "prompt-path", test_path ("prompt.txt"), NULL);
+  push_frames (&f, 10);
+  fake_engine_wait_asked (4);
+  g_assert_cmpstr (fake_engine_get_question (3)->prompt, ==, "three");
+  end (&f);
+}
+
+/* ---- the text pad ---- */
+
+static GstPadProbeReturn
+block (GstPad *pad, GstPadProbeInfo *info, gpointer data)
+{
+  return GST_PAD_PROBE_OK;
+}
+
+static void
+test_blocked_text (void)
+{
+  Fixture f = { 0 };
+
+  for (guint live = 0; live < 2; live++) {
+    begin (&f, live ? "policy=live" : "policy=all", TRUE);
+    GstPad *pad = gst_element_get_static_pad (f.element, "text_src");
+    gulong id = gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_BLOCK_DOWNSTREAM, block, NULL, NULL);
+    play (&f);
+    g_assert_cmpint (push_frames (&f, 100), ==, GST_FLOW_OK);
+    /* EOS waits for the answers, not for whoever reads them. */
+    gst_harness_push_event (f.h, gst_event_new_eos ());
+    g_assert_cmpuint (gst_harness_buffers_received (f.h), ==, 100);
+    g_assert_cmpuint (gst_harness_buffers_received (f.text), ==, 0);
+    if (!live) {
+      gst_pad_remove_probe (pad, id);
+      for (guint i = 0; i < 10; i++)
+        gst_buffer_unref (gst_harness_pull (f.text));
+    }
+    gst_object_unref (pad);
+    end (&f);
+  }
+}
+
+static void
+test_text_pad_later (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all", FALSE);
+  play (&f);
+  push_frames (&f, 11);
+  gst_structure_free (wait_result (&f));
+  f.text = gst_harness_new_with_element (f.element, NULL, "text_src");
+  g_assert_null (gst_element_request_pad (f.element, gst_element_get_pad_template (f.element, "text_src"), NULL,
+          NULL));
+  push_frames (&f, 10);
+  expect_text (&f, GST_SECOND, GST_SECOND, "2 frames #0c0c0c #111111");
+  /* And away again, with the stream running. */
+  gst_harness_teardown (f.text);
+  f.text = NULL;
+  g_assert_cmpint (push_frames (&f, 20), ==, GST_FLOW_OK);
+  f.text = gst_harness_new_with_element (f.element, NULL, "text_src");
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+  GstEvent *event;
+  do {
+    event = gst_harness_pull_event (f.text);
+    g_assert_nonnull (event);
+    gst_event_unref (event);
+  } while (GST_EVENT_TYPE (event) != GST_EVENT_EOS);
+  end (&f);
+}
+
+/* ---- events ---- */
+
+static void
+test_flush (void)
+{
+  Fixture f = { 0 };
+  GstSegment segment;
+
+  begin (&f, "policy=all", TRUE);
+  fake_engine_hold_answers (TRUE);
+  play (&f);
+  push_frames (&f, 15);
+  fake_engine_wait_asked (1);
+  gst_harness_push_event (f.h, gst_event_new_flush_start ());
+  /* Asked, and not wanted any more. */
+  fake_engine_wait_answered (1);
+  g_assert_true (fake_engine_get_question (0)->cancelled);
+  gst_harness_push_event (f.h, gst_event_new_flush_stop (TRUE));
+  gst_segment_init (&segment, GST_FORMAT_TIME);
+  segment.start = segment.time = segment.position = 60 * GST_SECOND;
+  gst_harness_push_event (f.h, gst_event_new_segment (&segment));
+  fake_engine_hold_answers (FALSE);
+  f.next = 600;
+  push_frames (&f, 11);
+  expect_text (&f, 60 * GST_SECOND, GST_SECOND, "2 frames #5a5a5a #5f5f5f");
+  g_autoptr (GstStructure) result = wait_result (&f);
+  g_assert_cmpuint (test_get_uint64 (result, "running-time"), ==, 0);
+  g_assert_cmpuint (test_get_uint64 (result, "stream-time"), ==, 60 * GST_SECOND);
+  end (&f);
+}
+
+static void
+test_flush_storm (void)
+{
+  Fixture f = { 0 };
+  GstSegment segment;
+
+  begin (&f, "policy=all", TRUE);
+  play (&f);
+  gst_segment_init (&segment, GST_FORMAT_TIME);
+  for (guint i = 0; i < 200; i++) {
+    push_frames (&f, g_random_int_range (0, 40));
+    gst_harness_push_event (f.h, gst_event_new_flush_start ());
+    gst_harness_push_event (f.h, gst_event_new_flush_stop (TRUE));
+    gst_harness_push_event (f.h, gst_event_new_segment (&segment));
+    f.next = 0;
+  }
+  end (&f);
+}
+
+/* Stream time is what the text is stamped with, whatever the time stamps of the video. */
+static void
+test_segment (void)
+{
+  Fixture f = { 0 };
+  GstSegment segment;
+
+  begin (&f, "policy=all", TRUE);
+  play (&f);
+  push_frames (&f, 5);
+  gst_segment_init (&segment, GST_FORMAT_TIME);
+  segment.start = segment.position = 3600 * GST_SECOND;
+  segment.time = 5 * GST_SECOND;
+  segment.base = GST_SECOND;
+  /* A new segment ends a chunk. */
+  gst_harness_push_event (f.h, gst_event_new_segment (&segment));
+  f.next = 36000 - 3;
+  push_frames (&f, 14);
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+  expect_text (&f, 0, 5 * PERIOD, "1 frames #020202");
+  expect_text (&f, 5 * GST_SECOND, GST_SECOND, "2 frames #a2a2a2 #a7a7a7");
+  expect_text (&f, 6 * GST_SECOND, PERIOD, "1 frames #aaaaaa");
+  gst_structure_free (wait_result (&f));
+  g_autoptr (GstStructure) result = wait_result (&f);
+  g_assert_cmpuint (test_get_uint64 (result, "timestamp"), ==, 3600 * GST_SECOND);
+  g_assert_cmpuint (test_get_uint64 (result, "stream-time"), ==, 5 * GST_SECOND);
+  g_assert_cmpuint (test_get_uint64 (result, "running-time"), ==, GST_SECOND);
+  end (&f);
+}
+
+static void
+test_reverse (void)
+{
+  Fixture f = { 0 };
+  GstSegment segment;
+
+  begin (&f, "policy=all", TRUE);
+  play (&f);
+  gst_segment_init (&segment, GST_FORMAT_TIME);
+  segment.rate = -1;
+  segment.stop = 2 * GST_SECOND;
+  gst_harness_push_event (f.h, gst_event_new_segment (&segment));
+  for (guint i = 20; i-- > 0;)
+    gst_harness_push (f.h, make_frame (i));
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+  expect_text (&f, GST_SECOND, GST_SECOND, "2 frames #111111 #0c0c0c");
+  expect_text (&f, 0, GST_SECOND, "2 frames #070707 #020202");
+  end (&f);
+}
+
+static void
+test_caps_change (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all", TRUE);
+  play (&f);
+  push_frames (&f, 5);
+  /* In mid-chunk: it has frames of both kinds. */
+  gst_harness_set_src_caps_str (f.h, "video/x-raw, format=GRAY8, width=3, height=5, framerate=10/1");
+  for (guint i = 5; i < 10; i++) {
+    GstBuffer *buffer = gst_buffer_new_allocate (NULL, 4 * 5, NULL);
+    gst_buffer_memset (buffer, 0, 100 + i, -1);
+    GST_BUFFER_PTS (buffer) = i * PERIOD;
+    GST_BUFFER_DURATION (buffer) = PERIOD;
+    g_assert_cmpint (gst_harness_push (f.h, buffer), ==, GST_FLOW_OK);
+  }
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+  expect_text (&f, 0, GST_SECOND, "2 frames #020202 #6b6b6b");
+  end (&f);
+}
+
+static void
+test_broken_frame (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all", TRUE);
+  play (&f);
+  for (guint i = 0; i < 10; i++) {
+    GstBuffer *buffer = make_frame (i);
+    if (i == 2)
+      gst_buffer_set_size (buffer, 10);
+    g_assert_cmpint (gst_harness_push (f.h, buffer), ==, GST_FLOW_OK);
+  }
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+  expect_text (&f, 0, GST_SECOND, "1 frames #070707");
+  gst_message_unref (wait_message (&f, GST_MESSAGE_WARNING));
+  g_assert_cmpuint (gst_harness_buffers_received (f.h), ==, 10);
+  end (&f);
+}
+
+static void
+test_upstream_events (void)
+{
+  Fixture f = { 0 };
+  GstPad *text;
+
+  begin (&f, "policy=all", TRUE);
+  play (&f);
+  text = gst_element_get_static_pad (f.element, "text_src");
+  GstEvent *seek = gst_event_new_seek (1, GST_FORMAT_TIME, GST_SEEK_FLAG_FLUSH, GST_SEEK_TYPE_SET, 0,
+      GST_SEEK_TYPE_NONE, 0);
+  /* A seek that both sinks send goes up once. */
+  guint before = gst_harness_upstream_events_received (f.h);
+  gst_harness_push_upstream_event (f.h, gst_event_ref (seek));
+  gst_pad_send_event (text, gst_event_ref (seek));
+  g_assert_cmpuint (gst_harness_upstream_events_received (f.h), ==, before + 1);
+  gst_event_unref (seek);
+  /* Late text is no reason to skip video. */
+  gst_pad_send_event (text, gst_event_new_qos (GST_QOS_TYPE_UNDERFLOW, 0.1, 5, 0));
+  g_assert_cmpuint (gst_harness_upstream_events_received (f.h), ==, before + 1);
+  gst_harness_push_upstream_event (f.h, gst_event_new_qos (GST_QOS_TYPE_UNDERFLOW, 0.1, 5, 0));
+  g_assert_cmpuint (gst_harness_upstream_events_received (f.h), ==, before + 2);
+  gst_object_unref (text);
+  end (&f);
+}
+
+static void
+test_latency (void)
+{
+  Fixture f = { 0 };
+  GstClockTime min, max;
+  gboolean live;
+
+  begin (&f, "policy=live", TRUE);
+  play (&f);
+  gst_harness_set_upstream_latency (f.h, 20 * GST_MSECOND);
+  GstQuery *query = gst_query_new_latency ();
+  g_assert_true (gst_pad_peer_query (f.h->sinkpad, query));
+  gst_query_parse_latency (query, &live, &min, &max);
+  g_assert_cmpuint (min, ==, 20 * GST_MSECOND);
+  g_assert_true (gst_pad_peer_query (f.text->sinkpad, query));
+  gst_query_parse_latency (query, &live, &min, &max);
+  if (live)
+    g_assert_cmpuint (min, ==, 1020 * GST_MSECOND);
+  gst_query_unref (query);
+  end (&f);
+}
+
+/* ---- failures ---- */
+
+static void
+expect_refused (const char *properties, GQuark domain, gint code, const char *part)
+{
+  g_autofree char *launch = g_strconcat ("internvl ", properties, NULL);
+  GstElement *element = gst_object_ref_sink (gst_parse_launch (launch, NULL));
+  Fixture f = {.element = element,.bus = gst_bus_new () };
+
+  gst_element_set_bus (element, f.bus);
+  g_assert_cmpint (gst_element_set_state (element, GST_STATE_READY), ==, GST_STATE_CHANGE_FAILURE);
+  expect_error (&f, domain, code, part);
+  gst_element_set_state (element, GST_STATE_NULL);
+  gst_element_set_bus (element, NULL);
+  gst_object_unref (element);
+  gst_object_unref (f.bus);
+}
+
+static void
+test_no_model (void)
+{
+  g_unsetenv ("INTERNVL_MODEL");
+  expect_refused ("", GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_OPEN_READ, "huggingface-cli download");
+  expect_refused ("model-path=/nowhere/at/all", GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_OPEN_READ, "/nowhere/at/all");
+  expect_refused ("model-path=/tmp", GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_OPEN_READ, "config.json");
+  g_autofree char *prompt = g_strdup_printf ("model-path=%s prompt-path=/nowhere.txt", test_model_path ());
+  expect_refused (prompt, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NOT_FOUND, "/nowhere.txt");
+  g_autofree char *utf8 = g_strdup_printf ("model-path=%s prompt=\"\xff\"", test_model_path ());
+  GstElement *element = gst_element_factory_make ("internvl", NULL);
+  g_object_set (element, "model-path", test_model_path (), "prompt", "\xff", NULL);
+  g_assert_cmpint (gst_element_set_state (element, GST_STATE_READY), ==, GST_STATE_CHANGE_FAILURE);
+  gst_element_set_state (element, GST_STATE_NULL);
+  gst_object_unref (element);
+
+  g_setenv ("INTERNVL_MODEL", test_model_path (), TRUE);
+  element = gst_element_factory_make ("internvl", NULL);
+  g_assert_cmpint (gst_element_set_state (element, GST_STATE_READY), ==, GST_STATE_CHANGE_SUCCESS);
+  gst_element_set_state (element, GST_STATE_NULL);
+  gst_object_unref (element);
+  g_unsetenv ("INTERNVL_MODEL");
+}
+
+static void
+expect_failure (FakeStage stage, IvlErrorCode code, const char *properties, GQuark domain, gint expected,
+    const char *part)
+{
+  Fixture f = { 0 };
+  g_autofree char *all = g_strconcat ("policy=all ", properties, NULL);
+
+  begin (&f, all, TRUE);
+  if (stage < FAKE_STAGES)
+    fake_engine_fail (stage, code, 0);
+  play (&f);
+  while (push_frames (&f, 1) == GST_FLOW_OK);
+  expect_error (&f, domain, expected, part);
+  /* And again, now that it is well: a failure leaves nothing behind. */
+  if (stage < FAKE_STAGES) {
+    gst_element_set_state (f.element, GST_STATE_READY);
+    gst_element_set_state (f.element, GST_STATE_PLAYING);
+    f.next = 0;
+    gst_harness_push_event (f.h, gst_event_new_stream_start ("again"));
+    gst_harness_set_src_caps_str (f.h, CAPS);
+    GstSegment segment;
+    gst_segment_init (&segment, GST_FORMAT_TIME);
+    gst_harness_push_event (f.h, gst_event_new_segment (&segment));
+    g_assert_cmpint (push_frames (&f, 11), ==, GST_FLOW_OK);
+    expect_text (&f, 0, GST_SECOND, "2 frames #020202 #070707");
+  }
+  end (&f);
+}
+
+static void
+test_failures (void)
+{
+  expect_failure (FAKE_DEVICE, IVL_ERROR_NO_DEVICE, "", GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NOT_FOUND,
+      "mesa-vulkan-drivers");
+  expect_failure (FAKE_STAGES, 0, "device=missing", GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NOT_FOUND, "missing");
+  expect_failure (FAKE_STAGES, 0, "device=missing share=false", GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NOT_FOUND,
+      "missing");
+  expect_failure (FAKE_LOAD, IVL_ERROR_BAD_MODEL, "", GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_OPEN_READ,
+      "made to fail");
+  expect_failure (FAKE_LOAD, IVL_ERROR_OUT_OF_MEMORY, "share=false", GST_RESOURCE_ERROR,
+      GST_RESOURCE_ERROR_NO_SPACE_LEFT, "smaller model");
+  expect_failure (FAKE_IMAGE, IVL_ERROR_UNSUPPORTED, "", GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_FAILED,
+      "made to fail");
+  expect_failure (FAKE_SESSION, IVL_ERROR_OUT_OF_MEMORY, "", GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NO_SPACE_LEFT,
+      "fewer streams");
+  expect_failure (FAKE_ASK, IVL_ERROR_CONTEXT_FULL, "", GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS,
+      "chunk-size");
+  expect_failure (FAKE_ANSWER, IVL_ERROR_DEVICE_LOST, "", GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_FAILED,
+      "reset the device");
+}
+
+/* ---- states ---- */
+
+static void
+test_states (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all", TRUE);
+  for (guint i = 0; i < 200; i++) {
+    static const GstState states[] = { GST_STATE_NULL, GST_STATE_READY, GST_STATE_PAUSED, GST_STATE_PLAYING };
+    GstState state = states[g_random_int_range (0, 4)];
+
+    fake_engine_hold_answers (g_random_int_range (0, 4) == 0);
+    fake_engine_hold_loading (g_random_int_range (0, 8) == 0);
+    g_assert_cmpint (gst_element_set_state (f.element, state), !=, GST_STATE_CHANGE_FAILURE);
+    if (state >= GST_STATE_PAUSED) {
+      GstSegment segment;
+      gst_harness_push_event (f.h, gst_event_new_stream_start ("again"));
+      gst_harness_set_src_caps_str (f.h, CAPS);
+      gst_segment_init (&segment, GST_FORMAT_TIME);
+      gst_harness_push_event (f.h, gst_event_new_segment (&segment));
+      f.next = 0;
+      /* Fewer than would wait for the model. */
+      push_frames (&f, g_random_int_range (0, 15));
+    }
+  }
+  fake_engine_hold_answers (FALSE);
+  fake_engine_hold_loading (FALSE);
+  end (&f);
+}
+
+static void
+test_stop_while_loading (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all", TRUE);
+  fake_engine_hold_loading (TRUE);
+  play (&f);
+  fake_engine_wait_loading (1);
+  GThread *thread = g_thread_new ("push", push_thread, &f);
+  g_assert_cmpint (gst_element_set_state (f.element, GST_STATE_READY), ==, GST_STATE_CHANGE_SUCCESS);
+  g_assert_cmpint (GPOINTER_TO_INT (g_thread_join (thread)), ==, GST_FLOW_FLUSHING);
+  end (&f);
+}
+
+static gpointer
+eos_thread (gpointer data)
+{
+  Fixture *f = data;
+
+  return GINT_TO_POINTER (gst_harness_push_event (f->h, gst_event_new_eos ()));
+}
+
+static void
+test_stop_while_draining (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all", TRUE);
+  fake_engine_hold_answers (TRUE);
+  play (&f);
+  push_frames (&f, 15);
+  GThread *thread = g_thread_new ("eos", eos_thread, &f);
+  fake_engine_wait_asked (2);
+  gst_element_set_state (f.element, GST_STATE_READY);
+  g_thread_join (thread);
+  end (&f);
+}
+
+static void
+test_model_is_kept (void)
+{
+  Fixture f = { 0 };
+  FakeCounts counts;
+
+  begin (&f, "policy=all", FALSE);
+  for (guint i = 0; i < 3; i++) {
+    gst_element_set_state (f.element, GST_STATE_PAUSED);
+    fake_engine_wait_loading (1);
+    gst_harness_push_event (f.h, gst_event_new_stream_start ("again"));
+    gst_harness_set_src_caps_str (f.h, CAPS);
+    GstSegment segment;
+    gst_segment_init (&segment, GST_FORMAT_TIME);
+    gst_harness_push_event (f.h, gst_event_new_segment (&segment));
+    f.next = 0;
+    push_frames (&f, 11);
+    g_autoptr (GstStructure) result = wait_result (&f);
+    /* All counts begin anew. */
+    g_assert_cmpuint (test_get_uint64 (result, "chunk"), ==, 0);
+    gst_element_set_state (f.element, GST_STATE_READY);
+  }
+  fake_engine_get_counts (&counts);
+  g_assert_cmpuint (counts.loads, ==, 1);
+  g_assert_cmpuint (counts.models_alive, ==, 1);
+  gst_element_set_state (f.element, GST_STATE_NULL);
+  fake_engine_get_counts (&counts);
+  g_assert_cmpuint (counts.models_alive, ==, 0);
+  end (&f);
+}
+
+int
+main (int argc, char **argv)
+{
+  gst_init (&argc, &argv);
+  g_test_init (&argc, &argv, NULL);
+#define add(path, name) g_test_add_func ("/element/" path, name)
+  add ("all", test_all);
+  add ("result", test_result);
+  add ("text-events", test_text_events);
+  add ("text-formats", test_text_formats);
+  add ("text-not-negotiable", test_text_not_negotiable);
+  add ("boxes", test_boxes);
+  add ("live/newest-wins", test_live_newest_wins);
+  add ("live/while-loading", test_live_while_loading);
+  add ("live/stuck-worker", test_live_stuck_worker);
+  add ("back-pressure", test_back_pressure);
+  add ("previous", test_previous);
+  add ("overlap", test_overlap_encodes_once);
+  add ("change-prompt", test_change_prompt);
+  add ("blocked-text", test_blocked_text);
+  add ("text-pad-later", test_text_pad_later);
+  add ("flush", test_flush);
+  add ("flush-storm", test_flush_storm);
+  add ("segment", test_segment);
+  add ("reverse", test_reverse);
+  add ("caps-change", test_caps_change);
+  add ("broken-frame", test_broken_frame);
+  add ("upstream-events", test_upstream_events);
+  add ("latency", test_latency);
+  add ("no-model", test_no_model);
+  add ("failures", test_failures);
+  add ("states", test_states);
+  add ("stop-while-loading", test_stop_while_loading);
+  add ("stop-while-draining", test_stop_while_draining);
+  add ("model-is-kept", test_model_is_kept);
+  return g_test_run ();
+}
