@@ -26,6 +26,7 @@ main (int argc, char **argv)
     { "seed", 's', 0, G_OPTION_ARG_INT64, &seed, "Repeat the random inputs of an earlier run", "N" },
     { "device", 'd', 0, G_OPTION_ARG_STRING, &device, "Vulkan device: number, part of its name, cpu or gpu", "NAME" },
     { "bench", 'b', 0, G_OPTION_ARG_NONE, &c.bench, "Time the cases, and some larger ones, after checking", NULL },
+    { "quick", 'q', 0, G_OPTION_ARG_NONE, &c.quick, "Leave out two in three of the combinations that compile slowly", NULL },
     { "list", 'l', 0, G_OPTION_ARG_NONE, &c.list, "List kernels and variants", NULL },
     { "verbose", 0, 0, G_OPTION_ARG_NONE, &c.verbose, "A line for every case", NULL },
     { NULL },

@@ -1,0 +1,273 @@
+#include "check.h"
+#include "ref.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct {
+  IvlVkStream *stream;
+  IvlAttention attention;
+} Args;
+
+static void
+record (gpointer data)
+{
+  Args *a = data;
+  ivl_attention (a->stream, &a->attention);
+}
+
+static void
+random_magnitudes (Check *c, float *x, gsize n, float scale)
+{
+  for (gsize i = 0; i < n; i++)
+    x[i] *= scale;
+  if (n)
+    x[check_below (c, (guint) MIN (n, G_MAXUINT))] *= 100;
+}
+
+/* Tiles of tokens that all see each other; q, k and v side by side as the vision encoder's projection leaves them. */
+static void
+run_full (Check *c, Args *a, guint tiles, guint tokens, guint heads, guint d, float scale)
+{
+  guint width = heads * d, pitch = 3 * width + 4, out_pitch = width + 8, rows = tiles * tokens;
+  gsize in_floats = 4 + (gsize) rows * pitch, out_floats = 12 + (gsize) rows * out_pitch;
+  g_autofree float *qkv = check_random_floats (c, in_floats, 1), *out = check_random_floats (c, out_floats, 1);
+  random_magnitudes (c, qkv, in_floats, scale);
+  guint item_rows = ivl_attention_rows (c->device, d, 1, tokens);
+  g_autoptr (GArray) items = g_array_new (FALSE, TRUE, sizeof (IvlAttentionItem));
+  g_array_set_size (items, 2);
+  for (guint t = 0; t < tiles; t++)
+    for (guint r = 0; r < tokens; r += item_rows) {
+      IvlAttentionItem item = { t * tokens + r, MIN (item_rows, tokens - r), t * tokens, tokens };
+      g_array_append_val (items, item);
+    }
+  IvlSpan in = check_input (c, qkv, in_floats * 4);
+  a->stream = c->stream;
+  a->attention = (IvlAttention){
+    .heads = heads, .kv_heads = heads, .head_dim = d,
+    .q = { in, 4, pitch }, .kv = { in, 4, pitch }, .k_column = width, .v_column = 2 * width,
+    .out = { check_output (c, out, out_floats * 4), 12, out_pitch },
+    .items = check_input (c, items->data, items->len * sizeof (IvlAttentionItem)), .item_base = 2,
+    .n_items = items->len - 2, .max_rows = item_rows, .pages = in, .mean_kv = tokens, .n_rows = rows,
+  };
+  if (!check_run (c, record, a) || c->bench_only)
+    return;
+  g_autofree double *want = g_new (double, (gsize) rows * width), *allowed = g_new (double, (gsize) rows * width);
+  g_autofree const float **k = g_new (const float *, tokens), **v = g_new (const float *, tokens);
+  for (guint r = 0; r < rows; r++)
+    for (guint h = 0; h < heads; h++) {
+      for (guint i = 0; i < tokens; i++) {
+        const float *row = qkv + 4 + (gsize) (r / tokens * tokens + i) * pitch;
+        k[i] = row + width + h * d;
+        v[i] = row + 2 * width + h * d;
+      }
+      ref_attention (qkv + 4 + (gsize) r * pitch + h * d, k, v, tokens, d, want + (gsize) r * width + h * d,
+                     allowed + (gsize) r * width + h * d);
+    }
+  check_rows (c, "out", a->attention.out, out, rows, width, want, allowed);
+}
+
+typedef struct {
+  guint before, n; /* tokens in the cache before this forward, and in it */
+} Sequence;
+
+/* Sequences of a decoder over a cache whose pages lie anywhere. */
+static void
+run_paged (Check *c, Args *a, const Sequence *sequences, guint n_sequences, guint heads, guint kv_heads, guint d,
+           float scale)
+{
+  guint width = heads * d, kv_width = kv_heads * d, pitch = width + 2 * kv_width, rows = 0, n_pages = 0, most = 0;
+  for (guint s = 0; s < n_sequences; s++) {
+    rows += sequences[s].n;
+    most = MAX (most, sequences[s].n);
+    n_pages += (sequences[s].before + sequences[s].n + IVL_KV_PAGE - 1) / IVL_KV_PAGE;
+  }
+  gsize kv_floats = (gsize) (n_pages + 2) * IVL_KV_PAGE * 2 * kv_width, out_floats = (gsize) rows * width;
+  g_autofree float *q = check_random_floats (c, (gsize) rows * pitch, 1);
+  g_autofree float *kv = check_random_floats (c, kv_floats, 1), *out = check_random_floats (c, out_floats, 1);
+  random_magnitudes (c, q, (gsize) rows * pitch, scale);
+  random_magnitudes (c, kv, kv_floats, scale);
+  g_autofree guint32 *pages = g_new (guint32, n_pages + 3);
+  for (guint i = 0; i < n_pages + 2; i++)
+    pages[i] = i;
+  for (guint i = n_pages + 1; i > 0; i--) {
+    guint j = check_below (c, i + 1);
+    guint32 page = pages[i];
+    pages[i] = pages[j];
+    pages[j] = page;
+  }
+  guint item_rows = ivl_attention_rows (c->device, d, heads / kv_heads, most);
+  g_autoptr (GArray) items = g_array_new (FALSE, TRUE, sizeof (IvlAttentionItem));
+  double keys = 0;
+  for (guint s = 0, row = 0, page = 1; s < n_sequences; s++) {
+    for (guint r = 0; r < sequences[s].n; r += item_rows) {
+      IvlAttentionItem item = { row + r, MIN (item_rows, sequences[s].n - r), page, sequences[s].before + r + 1 };
+      g_array_append_val (items, item);
+    }
+    row += sequences[s].n;
+    page += (sequences[s].before + sequences[s].n + IVL_KV_PAGE - 1) / IVL_KV_PAGE;
+    keys += sequences[s].n * (sequences[s].before + 0.5 * sequences[s].n);
+  }
+  a->stream = c->stream;
+  a->attention = (IvlAttention){
+    .heads = heads, .kv_heads = kv_heads, .head_dim = d, .causal = TRUE,
+    .q = ivl_rows (check_input (c, q, (gsize) rows * pitch * 4), pitch),
+    .kv = ivl_rows (check_input (c, kv, kv_floats * 4), 2 * kv_width), .k_column = 0, .v_column = kv_width,
+    .out = ivl_rows (check_output (c, out, out_floats * 4), width),
+    .items = check_input (c, items->data, items->len * sizeof (IvlAttentionItem)), .n_items = items->len,
+    .max_rows = item_rows, .pages = check_input (c, pages, (n_pages + 2) * 4), .mean_kv = keys / rows, .n_rows = rows,
+  };
+  if (!check_run (c, record, a) || c->bench_only)
+    return;
+  g_autofree double *want = g_new (double, out_floats), *allowed = g_new (double, out_floats);
+  for (guint s = 0, row = 0, page = 1; s < n_sequences; s++) {
+    guint length = sequences[s].before + sequences[s].n;
+    g_autofree const float **k = g_new (const float *, length), **v = g_new (const float *, length);
+    for (guint r = 0; r < sequences[s].n; r++)
+      for (guint h = 0; h < heads; h++) {
+        guint n = sequences[s].before + r + 1;
+        for (guint i = 0; i < n; i++) {
+          gsize slot = (gsize) pages[page + i / IVL_KV_PAGE] * IVL_KV_PAGE + i % IVL_KV_PAGE;
+          k[i] = kv + slot * 2 * kv_width + h / (heads / kv_heads) * d;
+          v[i] = k[i] + kv_width;
+        }
+        gsize at = (gsize) (row + r) * width + h * d;
+        ref_attention (q + (gsize) (row + r) * pitch + h * d, k, v, n, d, want + at, allowed + at);
+      }
+    row += sequences[s].n;
+    page += (length + IVL_KV_PAGE - 1) / IVL_KV_PAGE;
+  }
+  check_rows (c, "out", a->attention.out, out, rows, width, want, allowed);
+}
+
+typedef struct {
+  IvlVkStream *stream;
+  IvlRows qkv;
+  guint n_rows, heads, kv_heads, d;
+  IvlSpan rows, table, cache;
+} RopeArgs;
+
+static void
+record_rope (gpointer data)
+{
+  RopeArgs *a = data;
+  ivl_rope_cache (a->stream, a->qkv, a->n_rows, a->heads, a->kv_heads, a->d, a->rows, 2, a->table, a->cache);
+}
+
+static void
+run_rope (Check *c, RopeArgs *a)
+{
+  enum { POSITIONS = 50, SLOTS = 90 };
+  guint half = a->d / 2, width = (a->heads + 2 * a->kv_heads) * a->d, pitch = width + 4, kv_width = 2 * a->kv_heads * a->d;
+  gsize qkv_floats = 4 + (gsize) a->n_rows * pitch, cache_floats = (gsize) SLOTS * kv_width;
+  g_autofree float *qkv = check_random_floats (c, qkv_floats, 1), *cache = check_random_floats (c, cache_floats, 1);
+  g_autofree float *table = g_new (float, POSITIONS * half * 2);
+  for (guint p = 0; p < POSITIONS; p++)
+    for (guint j = 0; j < half; j++) {
+      double angle = p * pow (10000, -2.0 * j / a->d);
+      table[(p * half + j) * 2] = (float) cos (angle);
+      table[(p * half + j) * 2 + 1] = (float) sin (angle);
+    }
+  g_autofree IvlRow *rows = g_new0 (IvlRow, a->n_rows + 2);
+  for (guint r = 0; r < a->n_rows; r++) {
+    rows[2 + r].position = check_below (c, POSITIONS);
+    rows[2 + r].slot = (r * 7 + 3) % SLOTS;
+  }
+  a->stream = c->stream;
+  a->qkv = (IvlRows){ check_output (c, qkv, qkv_floats * 4), 4, pitch };
+  a->rows = check_input (c, rows, (a->n_rows + 2) * sizeof (IvlRow));
+  a->table = check_input (c, table, POSITIONS * half * 8);
+  a->cache = check_output (c, cache, cache_floats * 4);
+  if (!check_run (c, record_rope, a) || c->bench_only)
+    return;
+  /* Two products and a sum, each rounded: 3 * 2^-24 of the sizes. */
+  g_autofree double *want = g_new (double, (gsize) a->n_rows * width), *allowed = g_new0 (double, (gsize) a->n_rows * width);
+  g_autofree double *want_cache = g_new (double, cache_floats), *allowed_cache = g_new0 (double, cache_floats);
+  for (gsize i = 0; i < cache_floats; i++)
+    want_cache[i] = (double) cache[i];
+  for (guint r = 0; r < a->n_rows; r++) {
+    const float *from = qkv + 4 + (gsize) r * pitch;
+    double *row = want + (gsize) r * width;
+    for (guint h = 0; h < a->heads + 2 * a->kv_heads; h++) {
+      g_autofree double *y = g_new (double, a->d);
+      gboolean rotated = h < a->heads + a->kv_heads;
+      if (rotated)
+        ref_rope (from + h * a->d, a->d, table + (gsize) rows[2 + r].position * half * 2, y);
+      for (guint j = 0; j < a->d; j++) {
+        double value = rotated ? y[j] : (double) from[h * a->d + j];
+        double error = rotated ? 3 * CHECK_EPSILON * (fabs ((double) from[h * a->d + j % half])
+                                                      + fabs ((double) from[h * a->d + j % half + half])) : 0;
+        row[h * a->d + j] = h < a->heads ? value : (double) from[h * a->d + j];
+        allowed[(gsize) r * width + h * a->d + j] = h < a->heads ? error : 0;
+        if (h >= a->heads) {
+          gsize at = (gsize) rows[2 + r].slot * kv_width + (h - a->heads) * a->d + j;
+          want_cache[at] = value;
+          allowed_cache[at] = error;
+        }
+      }
+    }
+  }
+  check_rows (c, "qkv", a->qkv, qkv, a->n_rows, width, want, allowed);
+  g_autofree float *got = check_read (c, a->cache);
+  check_floats (c, "cache", got, want_cache, allowed_cache, cache_floats);
+}
+
+void
+check_attention (Check *c)
+{
+  static const struct { guint tiles, tokens, heads, d; } full[] = {
+    { 1, 1, 1, 4 }, { 2, 17, 3, 64 }, { 3, 37, 2, 32 }, { 1, 130, 1, 128 }, { 2, 50, 5, 12 }, { 1, 65, 2, 80 },
+  };
+  static const struct { guint heads, kv_heads, d; } grouped[] = {
+    { 14, 2, 64 }, { 16, 8, 128 }, { 7, 1, 32 }, { 4, 4, 16 }, { 6, 2, 8 }, { 40, 1, 16 },
+  };
+  static const struct { const char *name; guint n; Sequence s[4]; } batches[] = {
+    { "one token", 1, { { 0, 1 } } },
+    { "decode of 4", 4, { { 31, 1 }, { 32, 1 }, { 7, 1 }, { 100, 1 } } },
+    { "prefill", 1, { { 0, 45 } } },
+    { "mixed", 4, { { 64, 1 }, { 0, 33 }, { 20, 50 }, { 95, 1 } } },
+  };
+  static const struct { const char *name; float scale; } scales[] = { { "", 1 }, { " large", 30 }, { " small", 1e-4f } };
+  for (guint i = 0; i < G_N_ELEMENTS (scales); i++) {
+    for (guint f = 0; f < G_N_ELEMENTS (full); f++) {
+      Args a;
+      if (!check_begin (c, "attention", "full", "tiles=%u tokens=%u heads=%u d=%u%s", full[f].tiles, full[f].tokens,
+                        full[f].heads, full[f].d, scales[i].name))
+        continue;
+      run_full (c, &a, full[f].tiles, full[f].tokens, full[f].heads, full[f].d, scales[i].scale);
+      check_end (c);
+    }
+  }
+  for (guint i = 0; i < G_N_ELEMENTS (scales); i++)
+    for (guint g = 0; g < G_N_ELEMENTS (grouped); g++)
+      for (guint b = 0; b < G_N_ELEMENTS (batches); b++) {
+        Args a;
+        if (!check_begin (c, "attention", "causal paged", "%s heads=%u/%u d=%u%s", batches[b].name, grouped[g].heads,
+                          grouped[g].kv_heads, grouped[g].d, scales[i].name))
+          continue;
+        run_paged (c, &a, batches[b].s, batches[b].n, grouped[g].heads, grouped[g].kv_heads, grouped[g].d,
+                   scales[i].scale);
+        check_end (c);
+      }
+  Args a;
+  if (check_begin_bench (c, "attention", "full", "tiles=1 tokens=1025 heads=16 d=64")) {
+    run_full (c, &a, 1, 1025, 16, 64, 1);
+    check_end (c);
+  }
+  if (check_begin_bench (c, "attention", "causal paged", "prefill 512 heads=14/2 d=64")) {
+    run_paged (c, &a, &(Sequence){ 0, 512 }, 1, 14, 2, 64, 1);
+    check_end (c);
+  }
+  if (check_begin_bench (c, "attention", "causal paged", "decode at 2000 heads=14/2 d=64")) {
+    run_paged (c, &a, &(Sequence){ 2000, 1 }, 1, 14, 2, 64, 1);
+    check_end (c);
+  }
+  for (guint g = 0; g < G_N_ELEMENTS (grouped); g++)
+    for (guint rows = 1; rows < 80; rows = rows * 3 + 2) {
+      RopeArgs rope = { .n_rows = rows, .heads = grouped[g].heads, .kv_heads = grouped[g].kv_heads, .d = grouped[g].d };
+      if (!check_begin (c, "rope_cache", "", "rows=%u heads=%u/%u d=%u", rows, rope.heads, rope.kv_heads, rope.d))
+        continue;
+      run_rope (c, &rope);
+      check_end (c);
+    }
+}

@@ -1,0 +1,155 @@
+#include "check.h"
+#include "ref.h"
+
+#include <string.h>
+
+typedef struct {
+  const char *name;
+  gboolean bias, scale, add;
+  IvlAct act;
+} Epilogue;
+
+/* Every combination the models use, and each switch alone. */
+static const Epilogue epilogues[] = {
+  { "plain", FALSE, FALSE, FALSE, IVL_ACT_NONE },       { "bias", TRUE, FALSE, FALSE, IVL_ACT_NONE },
+  { "bias gelu", TRUE, FALSE, FALSE, IVL_ACT_GELU },    { "bias scale add", TRUE, TRUE, TRUE, IVL_ACT_NONE },
+  { "add", FALSE, FALSE, TRUE, IVL_ACT_NONE },          { "swiglu", FALSE, FALSE, FALSE, IVL_ACT_SWIGLU },
+  { "bias swiglu", TRUE, FALSE, FALSE, IVL_ACT_SWIGLU }, { "scale gelu", FALSE, TRUE, FALSE, IVL_ACT_GELU },
+};
+
+typedef struct {
+  IvlVkStream *stream;
+  IvlWeight weight;
+  IvlSpan slices[8];
+  IvlRows x, y;
+  guint m, tile_m;
+  int texels;
+  IvlSpan bias, scale;
+  IvlGemmEpilogue epilogue;
+} Args;
+
+static void
+record (gpointer data)
+{
+  Args *a = data;
+  ivl_gemm_variant (a->stream, &a->weight, a->x, a->m, a->y, &a->epilogue, a->tile_m, a->texels);
+}
+
+typedef struct {
+  guint m, n, k;
+  guint slice_n;   /* 0: in one piece */
+  double x_scale;
+  double w_scale;
+} Size;
+
+static guint32
+random_weight (Check *c, IvlDtype dtype, double scale)
+{
+  static const guint32 edges[3][6] = {
+    { 0, 0x80000000, 0x3f800000, 0xc7000000, 0x00800000, 0x477fe000 },
+    { 0, 0x8000, 0x3c00, 0xfbff, 0x0400, 0x7bff },
+    { 0, 0x8000, 0x3f80, 0xc780, 0x0080, 0x477f },
+  };
+  if (check_below (c, 64) == 0)
+    return edges[dtype][check_below (c, 6)];
+  float v = (float) (scale * check_uniform (c, -1, 1));
+  guint32 bits;
+  memcpy (&bits, &v, 4);
+  if (dtype == IVL_DTYPE_F32)
+    return bits;
+  if (dtype == IVL_DTYPE_BF16)
+    return bits >> 16;
+  /* Truncation, which is as good as rounding here; below the smallest normal number: zero. */
+  int exponent = (int) (bits >> 23 & 255) - 112;
+  if (exponent < 1)
+    return 0;
+  return (bits >> 16 & 0x8000) | (guint32) MIN (exponent, 30) << 10 | (bits >> 13 & 1023);
+}
+
+static void
+run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
+{
+  guint k_pad = (s->k + 7) / 8 * 8, x_pitch = k_pad + 4, columns = e->act == IVL_ACT_SWIGLU ? s->n / 2 : s->n;
+  guint y_pitch = (columns + 3) / 4 * 4 + 4;
+  g_autofree guint32 *w = g_new (guint32, (gsize) s->n * s->k);
+  for (gsize i = 0; i < (gsize) s->n * s->k; i++)
+    w[i] = random_weight (c, dtype, s->w_scale);
+  g_autofree float *x = check_random_floats (c, (gsize) s->m * x_pitch, s->x_scale);
+  for (guint r = 0; r < s->m; r++)
+    for (guint j = s->k; j < k_pad; j++)
+      x[r * x_pitch + j] = 0;
+  g_autofree float *bias = check_random_floats (c, s->n, s->x_scale);
+  g_autofree float *scale = check_random_floats (c, s->n, 0.5);
+  guint64 y_offset = 8;
+  gsize y_floats = y_offset + (gsize) s->m * y_pitch;
+  g_autofree float *y = check_random_floats (c, y_floats, s->x_scale);
+
+  a->stream = c->stream;
+  a->m = s->m;
+  a->weight = (IvlWeight){ .dtype = dtype, .n = s->n, .k = s->k, .k_pad = k_pad, .slices = a->slices };
+  a->weight.slice_n = s->slice_n ? s->slice_n : (s->n + IVL_PANEL - 1) / IVL_PANEL * IVL_PANEL;
+  a->weight.n_slices = (s->n + a->weight.slice_n - 1) / a->weight.slice_n;
+  for (guint i = 0; i < a->weight.n_slices; i++) {
+    guint first = i * a->weight.slice_n, n = MIN (a->weight.slice_n, s->n - first);
+    g_autofree guint8 *packed = ref_pack (dtype, w, first, n, s->k);
+    a->slices[i] = check_input (c, packed, ivl_weight_slice_bytes (dtype, n, s->k));
+  }
+  a->x = ivl_rows (check_input (c, x, (gsize) s->m * x_pitch * 4), x_pitch);
+  a->y = (IvlRows){ check_output (c, y, y_floats * 4), y_offset, y_pitch };
+  a->bias = check_input (c, bias, s->n * 4);
+  a->scale = check_input (c, scale, s->n * 4);
+  a->epilogue = (IvlGemmEpilogue){ e->bias ? &a->bias : NULL, e->scale ? &a->scale : NULL, e->act, e->add };
+  if (!check_run (c, record, a) || c->bench_only)
+    return;
+
+  g_autofree double *want = g_new (double, (gsize) s->m * columns), *allowed = g_new (double, (gsize) s->m * columns);
+  g_autofree double *before = g_new (double, (gsize) s->m * columns);
+  for (guint r = 0; r < s->m; r++)
+    for (guint j = 0; j < columns; j++)
+      before[r * columns + j] = y[y_offset + r * y_pitch + j];
+  ref_gemm (dtype, w, s->n, s->k, x, x_pitch, s->m, e->bias ? bias : NULL, e->scale ? scale : NULL, e->act,
+            e->add ? before : NULL, want, allowed);
+  check_rows (c, "y", a->y, y, s->m, columns, want, allowed);
+}
+
+void
+check_gemm (Check *c)
+{
+  static const char *const dtypes[] = { "f32", "f16", "bf16" };
+  static const struct { guint tm, tn; } tiles[] = { { 1, 4 }, { 2, 4 }, { 4, 8 }, { 8, 8 }, { 16, 8 } };
+  /* Odd and even, below and above a tile, a panel and a workgroup; large and tiny magnitudes. */
+  static const Size sizes[] = {
+    { 1, 1, 1, 0, 1, 1 },      { 3, 66, 20, 0, 1, 1 },      { 19, 130, 72, 64, 1, 1 },
+    { 17, 58, 37, 0, 3e4, 100 }, { 5, 258, 16, 128, 1e-3, 1e-2 },
+  };
+  static const Size timed[] = { { 1, 4864, 896, 0, 1, 1 }, { 16, 4864, 896, 0, 1, 1 }, { 256, 4096, 1024, 0, 1, 1 } };
+  for (guint d = 0; d < G_N_ELEMENTS (dtypes); d++)
+    for (guint t = 0; t < G_N_ELEMENTS (tiles); t++)
+      for (int texels = 0; texels <= 1; texels++) {
+        g_autofree char *kernel = g_strdup_printf ("gemm_%s_%ux%u_%s", dtypes[d], tiles[t].tm, tiles[t].tn,
+                                                   texels ? "texel" : "buffer");
+        if (texels && c->device->properties.limits.maxTexelBufferElements < 1u << 20) {
+          check_skip (c, kernel, "*", "the device takes few texels");
+          continue;
+        }
+        for (guint e = 0; e < G_N_ELEMENTS (epilogues); e++) {
+          /* Every epilogue with every type, and nearly every tile. */
+          if (c->quick && (e + d + t + (guint) texels) % 3)
+            continue;
+          for (guint s = 0; s < G_N_ELEMENTS (sizes) + G_N_ELEMENTS (timed); s++) {
+            gboolean is_timed = s >= G_N_ELEMENTS (sizes);
+            Size size = is_timed ? timed[s - G_N_ELEMENTS (sizes)] : sizes[s];
+            Args a = { .tile_m = tiles[t].tm, .texels = texels };
+            if (epilogues[e].act == IVL_ACT_SWIGLU)
+              size.n += size.n % 2;
+            if (is_timed && (strcmp (epilogues[e].name, "bias") != 0 || size.m < tiles[t].tm))
+              continue;
+            if (!(is_timed ? check_begin_bench : check_begin) (c, kernel, epilogues[e].name, "m=%u n=%u k=%u", size.m,
+                                                               size.n, size.k))
+              continue;
+            run_case (c, &a, d, &epilogues[e], &size);
+            check_end (c);
+          }
+        }
+      }
+}

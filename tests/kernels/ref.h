@@ -1,0 +1,62 @@
+/* C references of the kernels, in double unless bytes are asked for: written for clarity, from the formulas of the
+ * model's specification, sharing nothing with the kernels but the layouts they have to read. */
+#ifndef IVL_TESTS_REF_H
+#define IVL_TESTS_REF_H
+
+#include "kernels/attention.h"
+#include "kernels/image.h"
+#include "kernels/norm.h"
+#include "kernels/sampling.h"
+
+/* ---- gemm ---- */
+double ref_weight (IvlDtype dtype, guint32 bits); /* the value of stored bits */
+/* Panels of the rows [first, first + n) of BITS [.., k], zero padded: ivl_weight_slice_bytes of (dtype, n, k). */
+guint8 *ref_pack (IvlDtype dtype, const guint32 *bits, guint first, guint n, guint k);
+double ref_gelu (double v);
+double ref_silu (double v);
+/* Y [m, n or n / 2], and the error that f32 in any order may have. BEFORE: what y held, when it is added to. */
+void ref_gemm (IvlDtype dtype, const guint32 *w, guint n, guint k, const float *x, guint x_pitch, guint m,
+               const float *bias, const float *scale, IvlAct act, const double *before, double *y, double *allowed);
+
+/* ---- norm ---- */
+void ref_norm (gboolean rms, double eps, const float *x, guint cols, const float *weight, const float *bias, double *y,
+               double *allowed);
+/* Row R, of 4 * C columns, of the pixel shuffle of X [tiles, 1 + grid^2, pitch]. */
+void ref_pixel_shuffle (const float *x, guint pitch, guint grid, guint c, guint r, gboolean v1, float *row);
+
+/* ---- attention ---- */
+/* One query over N keys: K (i) and V (i) start at k + i * pitch (v likewise). */
+void ref_attention (const float *q, const float *const *k, const float *const *v, guint n, guint d, double *out,
+                    double *allowed);
+/* Rotates the pairs (j, j + d / 2) of X [d] by COS_SIN [d / 2, 2]. */
+void ref_rope (const float *x, guint d, const float *cos_sin, double *y);
+
+/* ---- embed ---- */
+/* Row TOKEN of a table BITS [.., k]. */
+void ref_embed_row (IvlDtype dtype, const guint32 *bits, guint k, guint token, double *row);
+/* Class token or projected patch, plus its position. */
+void ref_vit_token (const float *patches, const float *class_token, const float *position, guint tile, guint token,
+                    guint tokens, guint cols, double *row);
+
+/* ---- image ---- */
+/* R, G, B of a pixel inside the crop. */
+void ref_picture_pixel (const IvlPicture *p, guint x, guint y, guint8 rgb[3]);
+/* Pillow's bicubic resize of RGB [h, w, 3] to [out_h, out_w, 3]; free with g_free. */
+guint8 *ref_resize (const guint8 *rgb, guint w, guint h, guint out_w, guint out_h);
+void ref_tiling (guint w, guint h, guint size, guint max_tiles, guint *cols, guint *rows);
+
+/* ---- sampling ---- */
+typedef struct {
+  gboolean valid;
+  guint32 argmax;
+  double *logits;      /* after penalty; -inf where masked */
+  double *probability; /* softmax of these */
+  double *kept;        /* what the draw chooses from; all zero if it is greedy */
+  double margin;       /* how far the thresholds are from the next token, as probability; tiny: can't be compared */
+} RefSample;
+void ref_sample (RefSample *ref, const float *logits, guint vocab, const IvlSampleRequest *request);
+void ref_sample_clear (RefSample *ref);
+/* The random number in [0, 1) that belongs to a seed and a step. */
+double ref_sample_random (guint64 seed, guint step);
+
+#endif
