@@ -89,6 +89,29 @@ golden_floats (const Golden *self, const char *name, gsize *n)
   return g_memdup2 (view.data, view.bytes);
 }
 
+guint32 *
+golden_ints (JsonObject *object, const char *key, guint *n)
+{
+  JsonArray *array = json_object_get_array_member (object, key);
+  *n = json_array_get_length (array);
+  guint32 *out = g_new (guint32, *n + 1);
+  for (guint i = 0; i < *n; i++)
+    out[i] = (guint32) json_array_get_int_element (array, i);
+  return out;
+}
+
+JsonObject *
+golden_case (const Golden *self, const char *name)
+{
+  JsonArray *cases = json_object_get_array_member (self->root, "cases");
+  for (guint i = 0; i < json_array_get_length (cases); i++) {
+    JsonObject *c = json_array_get_object_element (cases, i);
+    if (strcmp (json_object_get_string_member (c, "name"), name) == 0)
+      return c;
+  }
+  g_assert_not_reached ();
+}
+
 guint8 *
 golden_picture (const char *name, guint *width, guint *height)
 {
@@ -100,6 +123,24 @@ golden_picture (const char *name, guint *width, guint *height)
   *height = (guint) view.shape[0];
   *width = (guint) view.shape[1];
   return g_memdup2 (view.data, view.bytes);
+}
+
+guint8 *
+golden_formula (guint width, guint height)
+{
+  guint8 *rgb = g_malloc (3 * (gsize) width * height), *at = rgb;
+  for (guint y = 0; y < height; y++)
+    for (guint x = 0; x < width; x++)
+      for (guint c = 0; c < 3; c++)
+        *at++ = (guint8) (x * (3 + c) + y * (5 - c) + ((x * y) >> (4 + c)) + 37 * c);
+  return rgb;
+}
+
+IvlSafetensors *
+golden_values (const char *file)
+{
+  g_autofree char *path = golden_path (file, NULL);
+  return open_values (path);
 }
 
 double
