@@ -126,16 +126,23 @@ make_buffer (GstInternvlTextPad *pad, const GstInternvlResult *result)
   return buffer;
 }
 
+/* With the lock. A point rather than all of what there isn't: muxers go by where a gap begins. */
+static void
+queue_gap (GstInternvlTextPad *pad, GstClockTime time)
+{
+  Item *item = g_new0 (Item, 1);
+
+  item->event = gst_event_new_gap (time, GST_CLOCK_TIME_NONE);
+  g_queue_push_tail (&pad->items, item);
+}
+
 /* With the lock: up to where video has come there is no text. */
 static void
 tell_video (GstInternvlTextPad *pad)
 {
   if (!GST_CLOCK_TIME_IS_VALID (pad->told) || pad->told >= pad->video)
     return;
-  Item *item = g_new0 (Item, 1);
-  /* A point at the end of the video rather than all of what there isn't: muxers go by where a gap begins. */
-  item->event = gst_event_new_gap (pad->video, GST_CLOCK_TIME_NONE);
-  g_queue_push_tail (&pad->items, item);
+  queue_gap (pad, pad->video);
   pad->told = pad->video;
 }
 
@@ -257,6 +264,9 @@ push (GstInternvlTextPad *pad, GstEvent *event, GstInternvlResult *result)
       pad->told = segment->rate > 0 ? segment->position : GST_CLOCK_TIME_NONE;
     }
     g_queue_push_tail (&pad->items, item);
+    /* A text takes the others' idea of how far text has come back to its own time. */
+    if (result && pad->following && GST_CLOCK_TIME_IS_VALID (pad->told))
+      queue_gap (pad, pad->told);
     g_cond_signal (&pad->cond);
   }
   g_mutex_unlock (&pad->lock);

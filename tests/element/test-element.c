@@ -16,14 +16,14 @@ typedef struct
   guint next;                   /* number of the next frame */
 } Fixture;
 
-/* Chunks of a second with two frames each, unless PROPERTIES say otherwise. */
+/* Chunks of a second with two frames each, unless PROPERTIES say otherwise. With a text pad the element is started at
+ * once: what the engine is to do must have been said before. */
 static void
 begin (Fixture *f, const char *properties, gboolean with_text)
 {
   g_autofree char *launch = g_strdup_printf ("internvl model-path=%s chunk-size=2 frame-rate=2/1 %s",
       test_model_path (), properties);
 
-  fake_engine_reset ();
   f->element = gst_parse_launch (launch, NULL);
   g_assert_nonnull (f->element);
   gst_object_ref_sink (f->element);
@@ -227,10 +227,9 @@ test_text_events (void)
   GstStreamFlags flags;
   GstCaps *caps;
 
-  fake_engine_reset ();
-  begin (&f, "policy=all", TRUE);
   /* Before there is a model, a frame or an answer: sinks preroll on it. */
   fake_engine_hold_loading (TRUE);
+  begin (&f, "policy=all", TRUE);
   play (&f);
   for (guint i = 0; i < G_N_ELEMENTS (expected); i++) {
     GstEvent *event = gst_harness_pull_event (f.text);
@@ -803,9 +802,9 @@ expect_failure (FakeStage stage, IvlErrorCode code, const char *properties, GQua
   Fixture f = { 0 };
   g_autofree char *all = g_strconcat ("policy=all ", properties, NULL);
 
-  begin (&f, all, TRUE);
   if (stage < FAKE_STAGES)
     fake_engine_fail (stage, code, 0);
+  begin (&f, all, TRUE);
   play (&f);
   while (push_frames (&f, 1) == GST_FLOW_OK);
   expect_error (&f, domain, expected, part);
@@ -871,6 +870,8 @@ test_states (void)
       f.next = 0;
       /* Fewer than would wait for the model. */
       push_frames (&f, g_random_int_range (0, 15));
+      /* They would, sooner or later, if it went on like this. */
+      gst_element_set_state (f.element, g_random_boolean () ? GST_STATE_READY : GST_STATE_NULL);
     }
   }
   fake_engine_hold_answers (FALSE);
@@ -883,8 +884,8 @@ test_stop_while_loading (void)
 {
   Fixture f = { 0 };
 
-  begin (&f, "policy=all", TRUE);
   fake_engine_hold_loading (TRUE);
+  begin (&f, "policy=all", TRUE);
   play (&f);
   fake_engine_wait_loading (1);
   GThread *thread = g_thread_new ("push", push_thread, &f);
