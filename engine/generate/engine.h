@@ -36,6 +36,7 @@ struct IvlModel {
 
   GMutex kv_lock;             /* for pages: sessions give theirs back from any thread */
   IvlKvCache kv;
+  GQueue sessions;            /* IvlSession *, no references; who was answered last is last */
 
   GThread *thread;
   GMutex lock;
@@ -69,7 +70,8 @@ struct IvlSession {
   IvlRequest *busy;           /* borrowed */
   GArray *history;            /* guint32, the conversation so far as the template's ids; empty: none */
   GPtrArray *images;          /* IvlImage *, of all turns */
-  IvlSequence sequence;       /* the scheduler's while busy; pages under model->kv_lock */
+  IvlSequence sequence;       /* the scheduler's while busy; pages under model->kv_lock, and who is idle may lose them */
+  GList link;                 /* in model->sessions */
   GArray *cached;             /* guint64 per token of sequence: what it was, to find what can be kept */
 };
 

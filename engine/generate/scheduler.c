@@ -49,6 +49,10 @@ finish (Scheduler *s, IvlRequest *request, IvlFinish how, GError *error)
     answer->decode_ns = (guint64) MAX (now - prefilled, 0) * 1000;
   }
 
+  g_mutex_lock (&s->model->kv_lock);
+  g_queue_unlink (&s->model->sessions, &session->link);
+  g_queue_push_tail_link (&s->model->sessions, &session->link);
+  g_mutex_unlock (&s->model->kv_lock);
   ivl_session_take_answer (session, request, answer);
   /* Nothing of the request may be left when DONE is called: a blocking caller frees everything right after it. */
   IvlAnswerFunc done = request->done;
@@ -64,6 +68,23 @@ finish (Scheduler *s, IvlRequest *request, IvlFinish how, GError *error)
 
 /* ---- the beginning ---- */
 
+/* Keeps the cached beginning that the request's prompt shares with its session's last; at least one token must be run for
+ * its logits. */
+static void
+begin (Scheduler *s, IvlRequest *request)
+{
+  IvlModel *model = s->model;
+  IvlSession *session = request->session;
+  guint same = 0, most = MIN (session->cached->len, request->n_prompt - 1);
+  while (same < most
+         && g_array_index (session->cached, guint64, same) == g_array_index (request->keys, guint64, same))
+    same++;
+  g_mutex_lock (&model->kv_lock);
+  ivl_sequence_truncate (&session->sequence, &model->kv, MIN (same, session->sequence.length));
+  g_mutex_unlock (&model->kv_lock);
+  request->n_reused = session->sequence.length;
+}
+
 static void
 take_up (Scheduler *s)
 {
@@ -75,18 +96,7 @@ take_up (Scheduler *s)
     if (!request)
       return;
     g_ptr_array_add (s->active, request);
-
-    /* Keep the cached beginning that this prompt shares with the session's last; at least one token must be run for
-     * its logits. */
-    IvlSession *session = request->session;
-    guint same = 0, most = MIN (session->cached->len, request->n_prompt - 1);
-    while (same < most
-           && g_array_index (session->cached, guint64, same) == g_array_index (request->keys, guint64, same))
-      same++;
-    g_mutex_lock (&model->kv_lock);
-    ivl_sequence_truncate (&session->sequence, &model->kv, MIN (same, session->sequence.length));
-    g_mutex_unlock (&model->kv_lock);
-    request->n_reused = session->sequence.length;
+    begin (s, request);
     g_mutex_lock (&model->lock);
     model->stats.prompt_tokens_reused += request->n_reused;
     g_mutex_unlock (&model->lock);
@@ -157,6 +167,62 @@ image_rows_for (IvlModel *model, IvlRequest *request, guint first, guint n)
   return rows;
 }
 
+static bool
+is_active (Scheduler *s, const IvlSession *session)
+{
+  for (guint i = 0; i < s->active->len; i++)
+    if (((IvlRequest *) s->active->pdata[i])->session == session)
+      return true;
+  return false;
+}
+
+/* Takes what is cached of the conversation that has been idle longest; it will be read again with its next question. */
+static bool
+reclaim_idle (Scheduler *s)
+{
+  for (GList *link = s->model->sessions.head; link; link = link->next) {
+    IvlSession *session = link->data;
+    if (session->sequence.pages->len == 0 || is_active (s, session))
+      continue;
+    ivl_sequence_truncate (&session->sequence, &s->model->kv, 0);
+    return true;
+  }
+  return false;
+}
+
+/* Takes the pages of the last half-read prompt but KEEP's; it will be read again. */
+static bool
+reclaim_half_read (Scheduler *s, const IvlRequest *keep)
+{
+  for (guint i = s->active->len; i-- > 0;) {
+    IvlRequest *request = s->active->pdata[i];
+    if (request == keep || request->state != REQUEST_PREFILL || request->session->sequence.pages->len == 0)
+      continue;
+    ivl_sequence_truncate (&request->session->sequence, &s->model->kv, 0);
+    request->n_reused = 0;
+    return true;
+  }
+  return false;
+}
+
+/* At the cost of idle conversations, and with HALF_READ of prompts that are being read, too: none may be in the batch. */
+static gboolean
+reserve (Scheduler *s, IvlRequest *request, guint n, bool half_read, GError **error)
+{
+  IvlModel *model = s->model;
+  GError *e = NULL;
+  g_mutex_lock (&model->kv_lock);
+  gboolean ok;
+  while (!(ok = ivl_sequence_reserve (&request->session->sequence, &model->kv, model->stream, n, &e))
+         && g_error_matches (e, IVL_ERROR, IVL_ERROR_OUT_OF_MEMORY)
+         && (reclaim_idle (s) || (half_read && reclaim_half_read (s, request))))
+    g_clear_error (&e);
+  g_mutex_unlock (&model->kv_lock);
+  if (!ok)
+    g_propagate_error (error, e);
+  return ok;
+}
+
 /* Adds N tokens of REQUEST to the batch; false if there is no room for them in the KV cache now. */
 static bool
 add_entry (Scheduler *s, GArray *entries, IvlRequest *request, guint n)
@@ -164,10 +230,8 @@ add_entry (Scheduler *s, GArray *entries, IvlRequest *request, guint n)
   IvlModel *model = s->model;
   IvlSequence *sequence = &request->session->sequence;
   GError *error = NULL;
-  g_mutex_lock (&model->kv_lock);
-  gboolean ok = ivl_sequence_reserve (sequence, &model->kv, model->stream, n, &error);
-  g_mutex_unlock (&model->kv_lock);
-  if (!ok) {
+  /* Those that decode are put into the batch before any prompt is. */
+  if (!reserve (s, request, n, request->state == REQUEST_DECODE, &error)) {
     /* Others will finish and give pages back; alone, it is the end. */
     bool wait = g_error_matches (error, IVL_ERROR, IVL_ERROR_OUT_OF_MEMORY) && s->active->len > 1
                 && request->state == REQUEST_PREFILL;
@@ -219,18 +283,16 @@ form_batch (Scheduler *s)
   return entries;
 }
 
-/* Half-read prompts can hold all pages between them and wait for each other: the first keeps its own. */
+/* Half-read prompts can hold all pages between them and wait for each other: the first gets what it needs for the rest of
+ * its own, or ends. */
 static void
 resolve_deadlock (Scheduler *s)
 {
-  IvlModel *model = s->model;
-  g_mutex_lock (&model->kv_lock);
-  for (guint i = 1; i < s->active->len; i++) {
-    IvlRequest *request = s->active->pdata[i];
-    ivl_sequence_truncate (&request->session->sequence, &model->kv, 0);
-    request->n_reused = 0;
-  }
-  g_mutex_unlock (&model->kv_lock);
+  IvlRequest *first = s->active->pdata[0];
+  GError *error = NULL;
+  if (first->state == REQUEST_PREFILL
+      && !reserve (s, first, first->n_prompt - first->session->sequence.length, true, &error))
+    finish (s, first, IVL_FINISH_STOP, error);
 }
 
 /* Takes one generated token; true if the request goes on. */
@@ -360,6 +422,21 @@ run_forward (Scheduler *s)
 static void
 drop_cancelled (Scheduler *s)
 {
+  IvlModel *model = s->model;
+  GQueue waiting = G_QUEUE_INIT;
+  g_mutex_lock (&model->lock);
+  for (GList *link = model->arrivals.head, *next; link; link = next) {
+    next = link->next;
+    if (g_atomic_int_get (&((IvlRequest *) link->data)->cancelled)) {
+      g_queue_unlink (&model->arrivals, link);
+      g_queue_push_tail_link (&waiting, link);
+    }
+  }
+  g_mutex_unlock (&model->lock);
+  for (IvlRequest *request; (request = g_queue_pop_head (&waiting));) {
+    begin (s, request); /* what is cached must belong to the prompt that the session takes for its last */
+    finish (s, request, IVL_FINISH_CANCELLED, NULL);
+  }
   for (guint i = 0; i < s->active->len;) {
     IvlRequest *request = s->active->pdata[i];
     if (g_atomic_int_get (&request->cancelled))

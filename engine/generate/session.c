@@ -18,6 +18,10 @@ ivl_session_new (IvlModel *model, GError **error)
   self->cached = g_array_new (FALSE, FALSE, sizeof (guint64));
   self->history = g_array_new (FALSE, FALSE, sizeof (guint32));
   self->images = g_ptr_array_new_with_free_func ((GDestroyNotify) ivl_image_unref);
+  self->link.data = self;
+  g_mutex_lock (&model->kv_lock);
+  g_queue_push_tail_link (&model->sessions, &self->link);
+  g_mutex_unlock (&model->kv_lock);
   return self;
 }
 
@@ -34,6 +38,7 @@ ivl_session_unref (IvlSession *self)
   if (!self || !g_atomic_int_dec_and_test (&self->ref_count))
     return;
   g_mutex_lock (&self->model->kv_lock);
+  g_queue_unlink (&self->model->sessions, &self->link);
   ivl_sequence_deinit (&self->sequence, &self->model->kv);
   g_mutex_unlock (&self->model->kv_lock);
   g_array_unref (self->cached);
