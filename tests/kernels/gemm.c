@@ -116,7 +116,7 @@ void
 check_gemm (Check *c)
 {
   static const char *const dtypes[] = { "f32", "f16", "bf16" };
-  static const struct { guint tm, tn; } tiles[] = { { 1, 4 }, { 2, 4 }, { 4, 8 }, { 8, 8 }, { 16, 8 } };
+  static const struct { guint tm, tn; } tiles[] = { { 1, 8 }, { 2, 16 }, { 4, 16 }, { 8, 16 }, { 16, 16 } };
   /* Odd and even, below and above a tile, a panel and a workgroup; large and tiny magnitudes. */
   static const Size sizes[] = {
     { 1, 1, 1, 0, 1, 1 },      { 3, 66, 20, 0, 1, 1 },      { 19, 130, 72, 64, 1, 1 },
