@@ -984,5 +984,8 @@ main (int argc, char **argv)
   add ("stop-while-loading", test_stop_while_loading);
   add ("stop-while-draining", test_stop_while_draining);
   add ("model-is-kept", test_model_is_kept);
-  return g_test_run ();
+  int status = g_test_run ();
+  /* With GST_TRACERS=leaks it tells what is left. */
+  gst_deinit ();
+  return status;
 }

@@ -332,5 +332,8 @@ main (int argc, char **argv)
   add ("two", test_two);
   add ("missing-device", test_missing_device);
   add ("wrong-model", test_wrong_model);
-  return g_test_run ();
+  int status = g_test_run ();
+  /* With GST_TRACERS=leaks it tells what is left. */
+  gst_deinit ();
+  return status;
 }

@@ -1,0 +1,72 @@
+/* What the element's own files share: gstinternvlelement.c (pads, queries, states, properties), stream.c (the streaming
+ * thread: chain and events), results.c (the worker's thread: answers to everybody who wants them). */
+#pragma once
+
+#include "gstinternvlelement.h"
+#include "settings.h"
+#include "textmeta.h"
+#include "textpad.h"
+#include "worker.h"
+
+#include <gst/video/video.h>
+
+G_BEGIN_DECLS
+
+GST_DEBUG_CATEGORY_EXTERN (gst_internvl_debug);
+
+/* Results that wait for a text pad that doesn't get on, under `live`. */
+#define MAX_LIVE_TEXTS 256
+struct _GstInternvl
+{
+  GstElement parent;
+
+  GstPad *sinkpad, *srcpad;
+  GstInternvlWorker *worker;
+
+  /* Under the object's lock */
+  GstInternvlSettings settings;
+  GstInternvlTextPad *textpad;  /* borrowed: the element has it */
+
+  /* The streaming thread's */
+  GstInternvlSampler *sampler;
+  GstSegment segment;
+  GstVideoInfo info;
+  gboolean have_info, have_segment;
+  gboolean started;             /* policy is known */
+  gboolean live;
+  GstBuffer *held;              /* kept back so that the last answer can ride on it; not when live */
+  guint64 next_index;
+  char *stream_id;
+
+  /* Under lock, which may be taken inside of the worker's lock, never the other way round */
+  GMutex lock;
+  guint epoch;                  /* counts flushes: results from before one are void */
+  gboolean failed;
+  GQueue results;               /* of GstInternvlResult, for the next buffer */
+  GstInternvlResult *latest;
+  GstEvent *text_stream_start, *text_segment, *text_eos;        /* for a pad that comes later */
+  GstClockTime chunk_duration, answer_latency;
+  char *model_name;
+  guint32 seek_seqnum;
+};
+
+/* Takes a reference; NULL if nobody asked for the pad. */
+GstInternvlTextPad *gst_internvl_ref_textpad (GstInternvl *self);
+
+/* results.c */
+extern const GstInternvlWorkerFuncs gst_internvl_worker_funcs;
+GParamSpec *gst_internvl_stats_pspec (void);
+GstStructure *gst_internvl_make_stats (GstInternvl *self);
+
+/* stream.c */
+extern const GstInternvlSamplerFuncs gst_internvl_sampler_funcs;
+GstFlowReturn gst_internvl_chain (GstPad *pad, GstObject *parent, GstBuffer *buffer);
+gboolean gst_internvl_sink_event (GstPad *pad, GstObject *parent, GstEvent *event);
+/* Pushes what is kept back for the last answer. On the streaming thread. */
+void gst_internvl_release_held (GstInternvl *self);
+/* Forgets what the streaming thread and the worker know of the stream. Neither of them may be running. */
+void gst_internvl_forget_stream (GstInternvl *self);
+/* The GAP event that lets whoever is behind the text pad start; SEGMENT_EVENT is the pad's. */
+GstEvent *gst_internvl_first_gap (GstEvent *segment_event);
+
+G_END_DECLS
