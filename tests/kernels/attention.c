@@ -96,6 +96,17 @@ run_paged (Check *c, Args *a, const Sequence *sequences, guint n_sequences, guin
     pages[i] = pages[j];
     pages[j] = page;
   }
+  /* What no token has been written to may hold anything, NaN too. */
+  g_autofree gboolean *used = g_new0 (gboolean, (n_pages + 2) * IVL_KV_PAGE);
+  for (guint s = 0, page = 1; s < n_sequences; s++) {
+    guint length = sequences[s].before + sequences[s].n;
+    for (guint i = 0; i < length; i++)
+      used[pages[page + i / IVL_KV_PAGE] * IVL_KV_PAGE + i % IVL_KV_PAGE] = TRUE;
+    page += (length + IVL_KV_PAGE - 1) / IVL_KV_PAGE;
+  }
+  for (gsize i = 0; i < kv_floats; i++)
+    if (!used[i / (2 * kv_width)])
+      kv[i] = NAN;
   guint item_rows = ivl_attention_rows (c->device, d, heads / kv_heads, most);
   g_autoptr (GArray) items = g_array_new (FALSE, TRUE, sizeof (IvlAttentionItem));
   double keys = 0;
