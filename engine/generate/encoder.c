@@ -17,6 +17,8 @@ struct IvlEncoder {
   GPtrArray *batch;  /* Tile *, under way */
   guint step;
   IvlVkBuffer *out;  /* [max_tiles * tile_tokens, H] */
+  GQueue followers;  /* IvlImage *, owned: like another that isn't encoded yet */
+  IvlVkBuffer *difference; /* u32, read back */
 };
 
 static guint64
@@ -55,6 +57,8 @@ ivl_encoder_free (IvlEncoder *self)
 {
   g_queue_clear_full (&self->tiles, (GDestroyNotify) tile_free);
   g_ptr_array_unref (self->batch);
+  g_queue_clear_full (&self->followers, (GDestroyNotify) ivl_image_unref);
+  ivl_vk_buffer_free (self->difference);
   ivl_vk_buffer_free (self->out);
   g_free (self);
 }
@@ -79,6 +83,64 @@ set_state (IvlImage *image, IvlImageState state, GError *error)
   g_mutex_unlock (&model->lock);
 }
 
+/* Followers become what the ones they are like have become. */
+static void
+settle_followers (IvlEncoder *self)
+{
+  IvlModel *model = self->model;
+  for (guint n = g_queue_get_length (&self->followers); n; n--) {
+    IvlImage *image = g_queue_pop_head (&self->followers);
+    g_mutex_lock (&model->lock);
+    IvlImageState state = image->origin->state;
+    if (state == IMAGE_READY || state == IMAGE_FAILED)
+      image->state = state;
+    if (state == IMAGE_FAILED)
+      image->error = g_error_copy (image->origin->error);
+    if (state == IMAGE_READY)
+      model->stats.tiles_reused += image->n_tiles;
+    g_mutex_unlock (&model->lock);
+    if (state == IMAGE_READY || state == IMAGE_FAILED)
+      ivl_image_unref (image);
+    else
+      g_queue_push_tail (&self->followers, image);
+  }
+}
+
+/* Compares IMAGE with the one before it; if they are alike enough it becomes a follower. */
+static gboolean
+follow (IvlEncoder *self, IvlImage *image, bool *alike, GError **error)
+{
+  IvlModel *model = self->model;
+  const IvlConfig *config = model->config;
+  *alike = false;
+  g_autoptr (IvlImage) previous = g_steal_pointer (&image->previous);
+  IvlImage *origin = previous ? ivl_image_source (previous) : NULL;
+  if (!origin || !origin->tiles || origin->n_tiles != image->n_tiles)
+    return TRUE;
+  if (!self->difference && !(self->difference = ivl_vk_buffer_new (model->device, IVL_VK_READBACK, 16, error)))
+    return FALSE;
+  IvlSpan result = { self->difference, 0, 16 };
+  if (!ivl_vk_begin (model->stream, error))
+    return FALSE;
+  ivl_vk_fill (model->stream, result, 0);
+  ivl_image_record_difference (model->stream, (IvlSpan){ image->tiles, 0, image->tiles->size },
+                               (IvlSpan){ origin->tiles, 0, origin->tiles->size }, image->n_tiles,
+                               config->vision.image_size, config->vision.patch_size, result);
+  if (!ivl_vk_run (model->stream, error))
+    return FALSE;
+  ivl_vk_buffer_invalidate (self->difference);
+  double samples = 3. * config->vision.patch_size * config->vision.patch_size;
+  *alike = *(const guint32 *) self->difference->map / samples < image->threshold;
+  if (*alike) {
+    g_mutex_lock (&model->lock);
+    image->origin = ivl_image_ref (origin);
+    g_mutex_unlock (&model->lock);
+    g_clear_pointer (&image->tiles, ivl_vk_buffer_free);
+    g_queue_push_tail (&self->followers, ivl_image_ref (image));
+  }
+  return TRUE;
+}
+
 /* Pixels to patches of all tiles, and the tiles into the queue. */
 static gboolean
 prepare (IvlEncoder *self, IvlImage *image, GError **error)
@@ -90,23 +152,32 @@ prepare (IvlEncoder *self, IvlImage *image, GError **error)
   IvlVkBuffer *scratch = NULL, *patches = NULL;
   if (!(scratch = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE, image->plan.scratch_bytes, error))
       || !(patches = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE, image->n_tiles * tile_patch_bytes (config), error))
+      || (image->threshold > 0.f
+          && !(image->tiles = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE,
+                                                 4ull * image->n_tiles * config->vision.image_size
+                                                   * config->vision.image_size, error)))
       || !(image->embeddings
            = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE, image->n_tiles * tile_embedding_bytes (config), error))
       || !ivl_vk_begin (model->stream, error))
     goto done;
+  IvlSpan tiles = { image->tiles, 0, image->tiles ? image->tiles->size : 0 };
   ivl_image_record (model->stream, &image->plan, (IvlSpan){ image->upload, 0, image->upload->size },
-                    (IvlSpan){ scratch, 0, scratch->size }, NULL,
+                    (IvlSpan){ scratch, 0, scratch->size }, image->tiles ? &tiles : NULL,
                     ivl_rows ((IvlSpan){ patches, 0, patches->size }, (k + 7) / 8 * 8));
-  if (!ivl_vk_run (model->stream, error))
+  bool alike = false;
+  if (!ivl_vk_run (model->stream, error) || !follow (self, image, &alike, error))
     goto done;
-  for (guint t = 0; t < image->n_tiles; t++) {
+  g_clear_pointer (&image->upload, ivl_vk_buffer_free);
+  ok = TRUE;
+  if (alike)
+    g_clear_pointer (&image->embeddings, ivl_vk_buffer_free);
+  for (guint t = 0; t < image->n_tiles && !alike; t++) {
     Tile *tile = g_new0 (Tile, 1);
     *tile = (Tile){ ivl_image_ref (image), t, patches, t + 1 == image->n_tiles };
     g_queue_push_tail (&self->tiles, tile);
   }
-  patches = NULL;
-  g_clear_pointer (&image->upload, ivl_vk_buffer_free);
-  ok = TRUE;
+  if (!alike)
+    patches = NULL;
 done:
   ivl_vk_buffer_free (scratch);
   ivl_vk_buffer_free (patches);
@@ -200,6 +271,7 @@ ivl_encoder_step (IvlEncoder *self)
   GError *error = NULL;
   if (self->batch->len == 0) {
     take_images (self);
+    settle_followers (self);
     if (g_queue_is_empty (&self->tiles))
       return false;
     if (!begin_batch (self, &error)) {
@@ -217,6 +289,7 @@ ivl_encoder_step (IvlEncoder *self)
     fail_batch (self, error);
   else if (++self->step == ivl_vit_n_steps (&model->weights.vit))
     end_batch (self);
+  settle_followers (self);
   g_mutex_lock (&model->lock);
   model->stats.encode_ns += (guint64) (g_get_monotonic_time () - start) * 1000;
   g_mutex_unlock (&model->lock);

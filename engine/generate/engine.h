@@ -58,7 +58,11 @@ struct IvlImage {
   guint n_tiles;
   IvlImagePlan plan;
   IvlVkBuffer *upload;        /* pixels; freed once encoded */
-  IvlVkBuffer *embeddings;    /* [tiles * tile_tokens, H], once ready */
+  IvlVkBuffer *embeddings;    /* [tiles * tile_tokens, H], once ready; see ivl_image_source */
+  IvlVkBuffer *tiles;         /* u8 RGB, to compare later ones with; of images made by ivl_image_new_after */
+  IvlImage *previous;         /* owned, until compared */
+  float threshold;
+  IvlImage *origin;           /* owned: the one whose embeddings this uses, being like it; NULL: its own */
   IvlImageState state;        /* under model->lock */
   GError *error;              /* if failed */
 };
@@ -74,6 +78,13 @@ struct IvlSession {
   GList link;                 /* in model->sessions */
   GArray *cached;             /* guint64 per token of sequence: what it was, to find what can be kept */
 };
+
+/* The image that holds the embeddings of IMAGE, once it is ready. */
+static inline IvlImage *
+ivl_image_source (IvlImage *image)
+{
+  return image->origin ? image->origin : image;
+}
 
 typedef enum { REQUEST_PREFILL, REQUEST_DECODE } IvlRequestState;
 

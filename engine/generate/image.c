@@ -26,6 +26,32 @@ ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_tiles, GErr
 }
 
 IvlImage *
+ivl_image_new_after (IvlModel *model, const IvlPicture *picture, guint max_tiles, IvlImage *previous, float threshold,
+                     GError **error)
+{
+  if (previous && previous->model != model) {
+    ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "ivl_image_new_after: the previous image belongs to another model");
+    return NULL;
+  }
+  IvlImage *self = ivl_image_new (model, picture, max_tiles, error);
+  if (!self || !(threshold > 0.f))
+    return self;
+  self->threshold = threshold;
+  if (previous)
+    self->previous = ivl_image_ref (previous);
+  return self;
+}
+
+gboolean
+ivl_image_is_reused (IvlImage *self)
+{
+  g_mutex_lock (&self->model->lock);
+  gboolean reused = self->origin != NULL;
+  g_mutex_unlock (&self->model->lock);
+  return reused;
+}
+
+IvlImage *
 ivl_image_ref (IvlImage *self)
 {
   g_atomic_int_inc (&self->ref_count);
@@ -40,6 +66,9 @@ ivl_image_unref (IvlImage *self)
   ivl_image_plan_deinit (&self->plan);
   ivl_vk_buffer_free (self->upload);
   ivl_vk_buffer_free (self->embeddings);
+  ivl_vk_buffer_free (self->tiles);
+  ivl_image_unref (self->previous);
+  ivl_image_unref (self->origin);
   g_clear_error (&self->error);
   ivl_model_unref (self->model);
   g_free (self);

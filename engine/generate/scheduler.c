@@ -157,7 +157,8 @@ image_rows_for (IvlModel *model, IvlRequest *request, guint first, guint n)
       IvlImage *at = request->images->pdata[image];
       guint n_rows = at->n_tiles * model->config->tile_tokens;
       if (row < rows_of + n_rows) {
-        rows[i] = (IvlRows){ { at->embeddings, 0, at->embeddings->size }, (guint64) (row - rows_of) * hidden, hidden };
+        IvlVkBuffer *from = ivl_image_source (at)->embeddings;
+        rows[i] = (IvlRows){ { from, 0, from->size }, (guint64) (row - rows_of) * hidden, hidden };
         break;
       }
       rows_of += n_rows;

@@ -362,3 +362,18 @@ ivl_image_record_variant (IvlVkStream *stream, const IvlImagePlan *self, IvlSpan
     record_vertical (&r, self, &self->passes[i], upload, scratch, tiles);
   record_patches (&r, self, upload, tiles, patches);
 }
+
+void
+ivl_image_record_difference (IvlVkStream *stream, IvlSpan a, IvlSpan b, guint n_tiles, guint tile_size,
+                             guint patch_size, IvlSpan largest)
+{
+  Recorder r = { stream, a.buffer->device, -1 };
+  guint grid = tile_size / patch_size;
+  guint64 bytes = align_up (4ull * n_tiles * tile_size * tile_size, 16);
+  struct IvlPushImageDifference push = { n_tiles * grid * grid, tile_size, patch_size, grid };
+  guint32 specs[] = { LANES };
+  IvlSpan spans[] = { part (a, 0, bytes), part (b, 0, bytes), largest };
+  dispatch (&r, IVL_K_IMAGE_DIFFERENCE_TEXEL, IVL_K_IMAGE_DIFFERENCE_BUFFER, specs, G_N_ELEMENTS (specs), spans, 2,
+            &push, sizeof push, ivl_groups_for (r.device, push.patches, LANES));
+  ivl_vk_note_work (stream, 6.0 * n_tiles * tile_size * tile_size, 2.0 * (double) bytes);
+}

@@ -70,4 +70,9 @@ void ivl_image_record (IvlVkStream *stream, const IvlImagePlan *plan, IvlSpan up
 void ivl_image_record_variant (IvlVkStream *stream, const IvlImagePlan *plan, IvlSpan upload, IvlSpan scratch,
                                const IvlSpan *tiles, IvlRows patches, int texels);
 
+/* LARGEST (u32, set to 0 before) becomes the largest sum of absolute differences over the 3 * patch_size^2 samples of
+ * a patch, between two sets of N_TILES tiles as ivl_image_record writes them. */
+void ivl_image_record_difference (IvlVkStream *stream, IvlSpan a, IvlSpan b, guint n_tiles, guint tile_size,
+                                  guint patch_size, IvlSpan largest);
+
 #endif

@@ -135,6 +135,11 @@ struct IvlPushSampling {
   uint phase, digit;
 };
 
+struct IvlPushImageDifference {
+  uint patches;          /* of all tiles */
+  uint tile_size, patch_size, grid;
+};
+
 #ifdef __STDC__
 #undef uint
 #endif

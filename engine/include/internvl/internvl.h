@@ -116,7 +116,7 @@ void ivl_model_get_info (IvlModel *model, IvlModelInfo *info);
 
 /* Sums since the model was loaded; times are device-busy nanoseconds of the scheduler. */
 typedef struct {
-  guint64 tiles_encoded, prompt_tokens, generated_tokens, prompt_tokens_reused;
+  guint64 tiles_encoded, tiles_reused, prompt_tokens, generated_tokens, prompt_tokens_reused;
   guint64 encode_ns, prefill_ns, decode_ns;
   guint64 decode_steps; /* batched forwards; generated_tokens / decode_steps = mean batch */
 } IvlModelStats;
@@ -164,6 +164,14 @@ typedef struct IvlImage IvlImage;
 /* Copies the pixels and returns at once. MAX_TILES: 1 squashes the picture into one tile (frames of a video);
  * more allows the reference's dynamic tiling plus thumbnail (stills). */
 IvlImage *ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_tiles, GError **error);
+/* The same for a stream of frames: if the picture differs from PREVIOUS (the frame before; NULL: there is none) by less
+ * than THRESHOLD, PREVIOUS's embeddings stand in for its own and nothing is encoded. Compared on the device, after
+ * resizing, with the frame that was last encoded: the largest mean absolute difference of any patch, in levels of 0 to
+ * 255. THRESHOLD 0: always encoded, as with ivl_image_new. */
+IvlImage *ivl_image_new_after (IvlModel *model, const IvlPicture *picture, guint max_tiles, IvlImage *previous,
+                               float threshold, GError **error);
+/* Whether another frame's embeddings stand in; known once an answer used it. */
+gboolean ivl_image_is_reused (IvlImage *image);
 IvlImage *ivl_image_ref (IvlImage *image);
 void ivl_image_unref (IvlImage *image);
 /* Asks for encoding now rather than when first needed by a question. */
@@ -233,6 +241,12 @@ gboolean ivl_session_ask_async (IvlSession *session, const IvlQuestion *question
 void ivl_session_cancel (IvlSession *session);
 /* Forgets the conversation. Fails while a question is under way. */
 gboolean ivl_session_reset (IvlSession *session, GError **error);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlDevice, ivl_device_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlModel, ivl_model_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlImage, ivl_image_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlSession, ivl_session_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlAnswer, ivl_answer_free)
 
 #pragma GCC visibility pop
 

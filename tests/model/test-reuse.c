@@ -1,0 +1,134 @@
+/* ivl_image_new_after: which frames are encoded, and that a frame like the one before answers as that one does. */
+#include "golden.h"
+
+#include <internvl/internvl.h>
+#include <string.h>
+
+typedef struct {
+  IvlDevice *device;
+  IvlModel *model;
+  guint side;
+  guint8 *rgb;
+} Fixture;
+
+static void
+set_up (Fixture *f, gconstpointer data)
+{
+  g_autoptr (GError) error = NULL;
+  g_autofree char *path = golden_path ("models", "qwen2-ln-orig", NULL);
+  f->device = ivl_device_open (NULL, &error);
+  g_assert_no_error (error);
+  f->model = ivl_model_load (f->device, path, NULL, NULL, &error);
+  g_assert_no_error (error);
+  guint height;
+  /* As large as a tile: nothing is resized, so differences are known exactly. */
+  f->rgb = golden_picture ("square112", &f->side, &height);
+  g_assert_cmpuint (f->side, ==, 112);
+}
+
+static void
+tear_down (Fixture *f, gconstpointer data)
+{
+  g_free (f->rgb);
+  ivl_model_unref (f->model);
+  ivl_device_unref (f->device);
+}
+
+static IvlImage *
+make (Fixture *f, IvlImage *previous, float threshold)
+{
+  g_autoptr (GError) error = NULL;
+  IvlPicture picture;
+  ivl_picture_init_rgb (&picture, f->rgb, f->side, f->side, 3 * f->side);
+  IvlImage *image = ivl_image_new_after (f->model, &picture, 1, previous, threshold, &error);
+  g_assert_no_error (error);
+  return image;
+}
+
+static char *
+ask (Fixture *f, IvlImage *image)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (IvlSession) session = ivl_session_new (f->model, &error);
+  IvlQuestion question = { .prompt = "What is it?", .images = &image, .n_images = 1,
+                           .params = IVL_GENERATE_PARAMS_INIT };
+  question.params.max_tokens = 24;
+  g_autoptr (IvlAnswer) answer = ivl_session_ask (session, &question, &error);
+  g_assert_no_error (error);
+  return g_steal_pointer (&answer->text);
+}
+
+/* Moves each sample of patch (5, 2) by LEVELS: the largest mean difference is LEVELS exactly. */
+static void
+change_patch (Fixture *f, guint levels)
+{
+  for (guint y = 28; y < 42; y++)
+    for (guint x = 70; x < 84; x++)
+      for (guint c = 0; c < 3; c++) {
+        guint8 *sample = &f->rgb[3 * (y * f->side + x) + c];
+        *sample = (guint8) (*sample < 128 ? *sample + levels : *sample - levels);
+      }
+}
+
+static void
+test_threshold (Fixture *f, gconstpointer data)
+{
+  g_autoptr (IvlImage) first = make (f, NULL, 6.f);
+  g_autofree char *answer = ask (f, first);
+  change_patch (f, 5);
+  g_autoptr (IvlImage) like = make (f, first, 6.f);
+  g_autofree char *same = ask (f, like);
+  g_assert_cmpstr (same, ==, answer);
+  g_assert_true (ivl_image_is_reused (like));
+  /* Compared with the frame that was encoded, not with the one before: small steps add up. */
+  change_patch (f, 5);
+  change_patch (f, 5);
+  g_autoptr (IvlImage) unlike = make (f, like, 4.9f);
+  g_free (ask (f, unlike));
+  g_assert_false (ivl_image_is_reused (unlike));
+  IvlModelStats stats;
+  ivl_model_get_stats (f->model, &stats);
+  g_assert_cmpuint (stats.tiles_encoded, ==, 2);
+  g_assert_cmpuint (stats.tiles_reused, ==, 1);
+}
+
+static void
+test_off (Fixture *f, gconstpointer data)
+{
+  g_autoptr (IvlImage) first = make (f, NULL, 0.f);
+  g_autoptr (IvlImage) second = make (f, first, 0.f);
+  g_autofree char *a = ask (f, first), *b = ask (f, second);
+  g_assert_cmpstr (a, ==, b);
+  g_assert_false (ivl_image_is_reused (second));
+  IvlModelStats stats;
+  ivl_model_get_stats (f->model, &stats);
+  g_assert_cmpuint (stats.tiles_encoded, ==, 2);
+}
+
+/* The one that is followed may still be on its way, and be let go of by its owner. */
+static void
+test_in_flight (Fixture *f, gconstpointer data)
+{
+  IvlImage *first = make (f, NULL, 6.f);
+  ivl_image_prefetch (first);
+  g_autoptr (IvlImage) second = make (f, first, 6.f);
+  ivl_image_prefetch (second);
+  g_autoptr (IvlImage) third = make (f, second, 6.f);
+  ivl_image_unref (first);
+  g_autofree char *a = ask (f, third), *b = ask (f, second);
+  g_assert_cmpstr (a, ==, b);
+  IvlModelStats stats;
+  ivl_model_get_stats (f->model, &stats);
+  g_assert_cmpuint (stats.tiles_encoded + stats.tiles_reused, ==, 3);
+  g_assert_cmpuint (stats.tiles_encoded, ==, 1);
+}
+
+int
+main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  g_test_add ("/reuse/threshold", Fixture, NULL, set_up, test_threshold, tear_down);
+  g_test_add ("/reuse/off", Fixture, NULL, set_up, test_off, tear_down);
+  g_test_add ("/reuse/in-flight", Fixture, NULL, set_up, test_in_flight, tear_down);
+  return g_test_run ();
+}
