@@ -461,6 +461,7 @@ gst_internvl_init (GstInternvl *self)
 {
   g_mutex_init (&self->lock);
   g_queue_init (&self->results);
+  g_queue_init (&self->held_events);
   gst_segment_init (&self->segment, GST_FORMAT_TIME);
   gst_internvl_settings_init (&self->settings);
   self->worker = gst_internvl_worker_new (&gst_internvl_worker_funcs, self);

@@ -16,6 +16,7 @@ GST_DEBUG_CATEGORY_EXTERN (gst_internvl_debug);
 
 /* Results that wait for a text pad that doesn't get on, under `live`. */
 #define MAX_LIVE_TEXTS 256
+
 struct _GstInternvl
 {
   GstElement parent;
@@ -35,6 +36,7 @@ struct _GstInternvl
   gboolean started;             /* policy is known */
   gboolean live;
   GstBuffer *held;              /* kept back so that the last answer can ride on it; not when live */
+  GQueue held_events;           /* that came after it */
   guint64 next_index;
   char *stream_id;
 

@@ -179,11 +179,44 @@ push_video (GstInternvl *self, GstBuffer *buffer)
   return flow;
 }
 
+static GstFlowReturn
+release_held (GstInternvl *self)
+{
+  GstFlowReturn flow = GST_FLOW_OK;
+  GstEvent *event;
+
+  if (self->held)
+    flow = push_video (self, g_steal_pointer (&self->held));
+  while ((event = g_queue_pop_head (&self->held_events)))
+    gst_pad_push_event (self->srcpad, event);
+  return flow;
+}
+
 void
 gst_internvl_release_held (GstInternvl *self)
 {
-  if (self->held)
-    push_video (self, g_steal_pointer (&self->held));
+  release_held (self);
+}
+
+/* Those that come between the last frame and EOS (tags, mostly) must not send it off without the last answer. Takes
+ * EVENT if it can wait. */
+static gboolean
+hold_event (GstInternvl *self, GstEvent *event)
+{
+  switch (GST_EVENT_TYPE (event)) {
+    case GST_EVENT_TAG:
+    case GST_EVENT_TOC:
+    case GST_EVENT_SINK_MESSAGE:
+    case GST_EVENT_STREAM_GROUP_DONE:
+    case GST_EVENT_CUSTOM_DOWNSTREAM:
+    case GST_EVENT_CUSTOM_DOWNSTREAM_STICKY:
+      if (!self->held)
+        return FALSE;
+      g_queue_push_tail (&self->held_events, event);
+      return TRUE;
+    default:
+      return FALSE;
+  }
 }
 
 static gboolean
@@ -215,8 +248,7 @@ gst_internvl_chain (GstPad *pad, GstObject *parent, GstBuffer *buffer)
   }
   if (self->live)
     return push_video (self, buffer);
-  if (self->held)
-    flow = push_video (self, g_steal_pointer (&self->held));
+  flow = release_held (self);
   if (flow == GST_FLOW_OK)
     self->held = buffer;
   else
@@ -323,9 +355,15 @@ void
 gst_internvl_forget_stream (GstInternvl *self)
 {
   GstInternvlResult *result;
+  GstEvent *event;
 
   gst_internvl_sampler_reset (self->sampler);
   gst_clear_buffer (&self->held);
+  while ((event = g_queue_pop_head (&self->held_events))) {
+    if (GST_EVENT_IS_STICKY (event))
+      gst_pad_store_sticky_event (self->srcpad, event);
+    gst_event_unref (event);
+  }
   gst_segment_init (&self->segment, GST_FORMAT_TIME);
   self->have_segment = FALSE;
 
@@ -406,6 +444,8 @@ gst_internvl_sink_event (GstPad *pad, GstObject *parent, GstEvent *event)
     default:
       break;
   }
+  if (hold_event (self, event))
+    return TRUE;
   if (GST_EVENT_IS_SERIALIZED (event) && GST_EVENT_TYPE (event) != GST_EVENT_EOS &&
       GST_EVENT_TYPE (event) != GST_EVENT_SEGMENT_DONE)
     gst_internvl_release_held (self);
