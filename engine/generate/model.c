@@ -5,6 +5,7 @@
 
 #define DEFAULT_CONTEXT 8192 /* tokens; what the reference's tokenizer files say of these models */
 #define DEFAULT_SESSIONS 16
+#define MAX_SESSIONS 1024
 #define FIRST_KV_TOKENS 2048 /* the cache grows from here */
 /* Rows of one decoder forward. Software devices compute no faster with more, and can't be cancelled in between. */
 #define MAX_ROWS_SOFTWARE 256
@@ -12,6 +13,7 @@
 /* Vision rows side by side: beyond this, matmuls get no faster. */
 #define VIT_ROWS 2048
 
+/* An IvlDtype, -1 for the checkpoint's own, -2 for what isn't an IvlWeights. */
 static int
 choose_dtype (const IvlModelParams *params)
 {
@@ -22,9 +24,30 @@ choose_dtype (const IvlModelParams *params)
     return IVL_DTYPE_F16;
   case IVL_WEIGHTS_BF16:
     return IVL_DTYPE_BF16;
-  default:
+  case IVL_WEIGHTS_AUTO:
     return -1;
   }
+  return -2;
+}
+
+static gboolean
+check_params (IvlModel *self, const IvlModelParams *params, GError **error)
+{
+  const IvlConfig *config = self->config;
+  if (choose_dtype (params) < -1)
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "%d isn't a type of weights", params->weights);
+  if (params->max_sessions > MAX_SESSIONS)
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "max_sessions is %u, must be at most %u", params->max_sessions,
+                     MAX_SESSIONS);
+  self->max_sessions = params->max_sessions ? params->max_sessions : DEFAULT_SESSIONS;
+  /* Scaled positions reach further by the factor, but not for ever. */
+  double factor = config->text.rope_scaling == IVL_ROPE_PLAIN ? 1. : MAX (config->text.rope_factor, 1.);
+  double longest = config->text.max_position * factor;
+  if (params->context_tokens > longest)
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "A context of %u tokens is more than the %.0f that %s was made for",
+                     params->context_tokens, longest, self->name);
+  self->context_tokens = params->context_tokens ? params->context_tokens : MIN (config->text.max_position, DEFAULT_CONTEXT);
+  return TRUE;
 }
 
 /* Refuses before minutes of loading what can't end well. */
@@ -32,6 +55,7 @@ static gboolean
 check_memory (IvlModel *self, const IvlCheckpoint *checkpoint, int dtype, GError **error)
 {
   guint64 need = ivl_weights_estimate (checkpoint, self->config, dtype)
+                 + (guint64) self->context_tokens * self->config->text.head_dim * 4 /* of positions, see weights.c */
                  + (guint64) FIRST_KV_TOKENS / IVL_KV_PAGE * ivl_kv_page_bytes (self->config);
   guint64 found = ivl_vk_available_bytes (self->device);
   if (need <= found)
@@ -157,14 +181,8 @@ ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *param
               self->config->template_name);
     goto fail;
   }
-  self->max_sessions = params->max_sessions ? params->max_sessions : DEFAULT_SESSIONS;
-  self->context_tokens = params->context_tokens ? params->context_tokens
-                                                : MIN (self->config->text.max_position, DEFAULT_CONTEXT);
-  if (self->context_tokens > self->config->text.max_position && self->config->text.rope_scaling == IVL_ROPE_PLAIN) {
-    ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "A context of %u tokens is more than the %u that %s was made for",
-              self->context_tokens, self->config->text.max_position, self->name);
+  if (!check_params (self, params, error))
     goto fail;
-  }
   int dtype = choose_dtype (params);
   /* The -hf layout's template has no system turn of its own. */
   self->system_prompt = self->config->system_message                 ? self->config->system_message
