@@ -5,6 +5,9 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "model/gguf-model.h"
+#include "tensor/gguf-pair.h"
+#include "tensor/gguf-quants.h"
 
 #define MAX_NAME_PARTS IVL_MATRIX_MAX_PARTS
 
@@ -21,7 +24,8 @@ typedef struct {
 
 struct IvlCheckpoint {
   const IvlConfig *config; /* borrowed */
-  IvlSafetensors *files;   /* owned */
+  IvlSafetensors *files;   /* owned; NULL: gguf */
+  IvlGgufModel *gguf;      /* owned; NULL: files */
   IvlMatrixSource *matrices[IVL_N_MATRICES]; /* one a layer, or one */
   VectorSource *vectors[IVL_N_VECTORS];
   const char *prefixes[N_GROUPS];
@@ -217,21 +221,29 @@ same_shape (const IvlTensorView *view, const guint64 *shape, guint n_dims)
 }
 
 static gboolean
+look_up (const IvlCheckpoint *self, const char *name, IvlTensorView *view)
+{
+  return self->gguf ? ivl_gguf_model_lookup (self->gguf, name, view) : ivl_safetensors_lookup (self->files, name, view);
+}
+
+static gboolean
 find (const IvlCheckpoint *self, Group group, const char *short_name, guint layer, const guint64 *shape, guint n_dims,
       IvlTensorView *view, GError **error)
 {
   g_autofree char *name = full_name (self, group, short_name, layer);
-  if (!ivl_safetensors_lookup (self->files, name, view))
-    return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: %s is missing: the file is incomplete, or config.json is of "
-                     "another model", ivl_safetensors_source (self->files), name);
+  if (!look_up (self, name, view))
+    return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: %s is missing: the file is incomplete, or %s of another model",
+                     self->gguf ? ivl_gguf_model_source (self->gguf, name) : ivl_safetensors_source (self->files), name,
+                     self->gguf ? "its metadata are" : "config.json is");
   if (view->dtype == IVL_TENSOR_OTHER)
-    return ivl_fail (error, IVL_ERROR_UNSUPPORTED, "%s: %s: dtype %s; this engine reads F32, F16 and BF16", view->file,
-                     name, view->dtype_name);
+    return ivl_fail (error, IVL_ERROR_UNSUPPORTED, "%s: %s: dtype %s; this engine reads F32, F16%s", view->file, name,
+                     view->dtype_name,
+                     self->gguf ? ", BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K" : " and BF16");
   if (!same_shape (view, shape, n_dims)) {
     g_autofree char *is = ivl_tensor_shape_string (view->shape, view->n_dims);
     g_autofree char *expected = ivl_tensor_shape_string (shape, n_dims);
-    return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: %s: shape %s, expected %s by config.json", view->file, name, is,
-                     expected);
+    return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: %s: shape %s, expected %s by %s", view->file, name, is, expected,
+                     self->gguf ? "the metadata" : "config.json");
   }
   return TRUE;
 }
@@ -255,12 +267,20 @@ split_wqkv (const IvlConfig *config, IvlMatrixSource *src)
   }
 }
 
+static IvlTensorDtype
+common_dtype (IvlTensorDtype a, IvlTensorDtype b)
+{
+  gboolean small = (ivl_quant_is (a) || a == IVL_TENSOR_F16) && (ivl_quant_is (b) || b == IVL_TENSOR_F16);
+  return a == b ? a : small ? IVL_TENSOR_F16 : IVL_TENSOR_F32;
+}
+
 static gboolean
 resolve_matrix (const IvlCheckpoint *self, IvlMatrixId id, guint layer, IvlMatrixSource *src, GError **error)
 {
   const IvlConfig *config = self->config;
   const MatrixRow *row = &matrix_rows[id];
-  g_auto (GStrv) names = g_strsplit (pick_name (config, row->group, row->names), "|", MAX_NAME_PARTS);
+  const char *joined = self->gguf ? ivl_gguf_model_matrix_names (self->gguf, id) : pick_name (config, row->group, row->names);
+  g_auto (GStrv) names = g_strsplit (joined, "|", MAX_NAME_PARTS);
   *src = (IvlMatrixSource){ .rows = dim (config, row->rows), .cols = dim (config, row->cols),
                             .n_parts = g_strv_length (names), .interleaved = id == IVL_MATRIX_TEXT_GATE_UP };
   guint first_row = 0;
@@ -273,9 +293,12 @@ resolve_matrix (const IvlCheckpoint *self, IvlMatrixId id, guint layer, IvlMatri
     if (!find (self, row->group, names[i], layer, is_patch ? convolution : flat, is_patch ? 4 : 2, &part->tensor, error))
       return FALSE;
     first_row += rows;
-    src->dtype = i == 0 || part->tensor.dtype == src->dtype ? part->tensor.dtype : IVL_TENSOR_F32;
+    src->dtype = i == 0 ? part->tensor.dtype : common_dtype (src->dtype, part->tensor.dtype);
+    /* llama.cpp rotates neighbours with these models, so its converter put q's and k's rows in pairs. */
+    if (id == IVL_MATRIX_TEXT_QKV && self->gguf && config->text.arch != IVL_TEXT_QWEN2 && i < 2)
+      part->half = config->text.head_dim / 2;
   }
-  if (id == IVL_MATRIX_TEXT_QKV && config->text.arch == IVL_TEXT_INTERNLM2)
+  if (id == IVL_MATRIX_TEXT_QKV && config->text.arch == IVL_TEXT_INTERNLM2 && !self->gguf)
     split_wqkv (config, src);
   return TRUE;
 }
@@ -288,7 +311,8 @@ resolve_vector (const IvlCheckpoint *self, IvlVectorId id, guint layer, VectorSo
   *src = (VectorSource){ 0 };
   if (!holds (config, row->condition))
     return TRUE;
-  g_auto (GStrv) names = g_strsplit (pick_name (config, row->group, row->names), "|", MAX_NAME_PARTS);
+  const char *joined = self->gguf ? ivl_gguf_model_vector_names (self->gguf, id) : pick_name (config, row->group, row->names);
+  g_auto (GStrv) names = g_strsplit (joined, "|", MAX_NAME_PARTS);
   src->n_parts = g_strv_length (names);
   for (guint i = 0; i < src->n_parts; i++) {
     guint64 shape[] = { part_rows (config, row->size, src->n_parts, i), config->vision.hidden };
@@ -316,6 +340,10 @@ static void
 choose_prefixes (IvlCheckpoint *self)
 {
   for (guint group = 0; group < N_GROUPS; group++) {
+    if (self->gguf) {
+      self->prefixes[group] = "";
+      continue;
+    }
     if (self->config->layout == IVL_LAYOUT_ORIGINAL) {
       self->prefixes[group] = original_prefixes[group];
       continue;
@@ -330,7 +358,7 @@ static gboolean
 refuse_lora (const IvlCheckpoint *self, GError **error)
 {
   IvlTensorView view;
-  for (guint i = 0; i < ivl_safetensors_n_tensors (self->files); i++) {
+  for (guint i = 0; self->files && i < ivl_safetensors_n_tensors (self->files); i++) {
     ivl_safetensors_nth (self->files, i, &view);
     if (strstr (view.name, "lora_"))
       return ivl_fail (error, IVL_ERROR_UNSUPPORTED, "%s: %s: LoRA weights aren't merged by this engine: merge them "
@@ -346,16 +374,19 @@ settle_head (IvlCheckpoint *self, IvlConfig *config)
 {
   IvlTensorView view;
   const MatrixRow *row = &matrix_rows[IVL_MATRIX_TEXT_HEAD];
-  g_autofree char *name = full_name (self, HEAD, pick_name (config, HEAD, row->names), 0);
-  config->text.tied = config->text.may_tie && !ivl_safetensors_lookup (self->files, name, &view);
+  const char *short_name = self->gguf ? ivl_gguf_model_matrix_names (self->gguf, IVL_MATRIX_TEXT_HEAD)
+                                      : pick_name (config, HEAD, row->names);
+  g_autofree char *name = full_name (self, HEAD, short_name, 0);
+  config->text.tied = config->text.may_tie && !look_up (self, name, &view);
   return config->text.tied;
 }
 
-IvlCheckpoint *
-ivl_checkpoint_new (IvlSafetensors *weights, IvlConfig *config, GError **error)
+static IvlCheckpoint *
+checkpoint_new (IvlSafetensors *weights, IvlGgufModel *gguf, IvlConfig *config, GError **error)
 {
   g_autoptr (IvlCheckpoint) self = g_new0 (IvlCheckpoint, 1);
   self->files = weights;
+  self->gguf = gguf;
   self->config = config;
   choose_prefixes (self);
   gboolean tied = settle_head (self, config);
@@ -383,9 +414,25 @@ ivl_checkpoint_new (IvlSafetensors *weights, IvlConfig *config, GError **error)
 }
 
 IvlCheckpoint *
-ivl_checkpoint_open (const char *folder, IvlConfig *config, GError **error)
+ivl_checkpoint_new (IvlSafetensors *weights, IvlConfig *config, GError **error)
 {
-  IvlSafetensors *weights = ivl_safetensors_open (folder, error);
+  return checkpoint_new (weights, NULL, config, error);
+}
+
+IvlCheckpoint *
+ivl_checkpoint_new_gguf (IvlGguf *text, IvlGguf *vision, IvlConfig *config, GError **error)
+{
+  return checkpoint_new (NULL, ivl_gguf_model_new (text, vision), config, error);
+}
+
+IvlCheckpoint *
+ivl_checkpoint_open (const char *path, IvlConfig *config, GError **error)
+{
+  if (ivl_gguf_pair_is (path)) {
+    IvlGgufModel *gguf = ivl_gguf_model_open (path, error);
+    return gguf ? checkpoint_new (NULL, gguf, config, error) : NULL;
+  }
+  IvlSafetensors *weights = ivl_safetensors_open (path, error);
   return weights ? ivl_checkpoint_new (weights, config, error) : NULL;
 }
 
@@ -399,7 +446,16 @@ ivl_checkpoint_free (IvlCheckpoint *self)
   for (guint i = 0; i < IVL_N_VECTORS; i++)
     g_free (self->vectors[i]);
   ivl_safetensors_free (self->files);
+  ivl_gguf_model_free (self->gguf);
   g_free (self);
+}
+
+gboolean
+ivl_checkpoint_check_unchanged (const IvlCheckpoint *self, GError **error)
+{
+  if (self->gguf)
+    return ivl_gguf_check_unchanged (self->gguf->text, error) && ivl_gguf_check_unchanged (self->gguf->vision, error);
+  return ivl_safetensors_check_unchanged (self->files, error);
 }
 
 const IvlSafetensors *
@@ -432,6 +488,10 @@ locate (const IvlMatrixSource *src, guint r, guint *tensor_row)
     r -= part->first_row;
   }
   *tensor_row = part->base + r / part->block * part->stride + r % part->block;
+  if (part->half) {
+    guint within = *tensor_row % (2 * part->half);
+    *tensor_row += 2 * (within % part->half) + within / part->half - within;
+  }
   return part;
 }
 
@@ -441,7 +501,7 @@ ivl_matrix_source_row (const IvlMatrixSource *src, guint r, IvlTensorDtype *dtyp
   guint row;
   const IvlMatrixPart *part = locate (src, r, &row);
   *dtype = part->tensor.dtype;
-  return (const guint8 *) part->tensor.data + (gsize) row * src->cols * ivl_tensor_dtype_bytes (*dtype);
+  return (const guint8 *) part->tensor.data + row * ivl_tensor_run_bytes (*dtype, src->cols);
 }
 
 void
@@ -560,7 +620,7 @@ ivl_checkpoint_vector (const IvlCheckpoint *self, IvlVectorId id, guint layer, f
   float *to = stored ? stored : out;
   for (guint i = 0; i < src->n_parts; i++) {
     const IvlTensorView *part = &src->parts[i];
-    gsize part_n = part->bytes / ivl_tensor_dtype_bytes (part->dtype);
+    gsize part_n = part->bytes / ivl_quant_block_bytes (part->dtype) * ivl_quant_block (part->dtype);
     gsize bad = ivl_tensor_first_nonfinite (part->dtype, part->data, part_n);
     if (bad < part_n) {
       g_autofree char *place = g_strdup_printf ("element %zu", bad);

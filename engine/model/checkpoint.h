@@ -1,8 +1,9 @@
 /* A checkpoint's weights by what they are for, whatever the file calls them.
  *
- * Hidden here: both name layouts and both generations of -hf prefixes, fused or split q/k/v, InternLM2's interleaved
- * wqkv, a tied head, a position table of another size, and the spread over shards. Opening maps the files and checks
- * that every tensor the config asks for is there, in a type and shape that fit; nothing is read or copied then.
+ * Hidden here: both name layouts, both generations of -hf prefixes and GGUF's names (gguf-model.h), fused or split q/k/v,
+ * InternLM2's interleaved wqkv or llama.cpp's rotary pairs, quantised types, a tied head, a position table of another
+ * size, and the spread over files. Opening maps the files and checks that every tensor the config asks for is there, in a
+ * type and shape that fit; nothing is read or copied then.
  *
  * Matrices are packed for the device straight from the mapping, row by row, through IvlMatrixSource. Vectors are
  * small and come as floats.
@@ -12,6 +13,7 @@
 #define IVL_MODEL_CHECKPOINT_H
 
 #include "model/config.h"
+#include "tensor/gguf.h"
 #include "tensor/safetensors.h"
 
 /* C, F: width and intermediate size of the vision encoder; H, f: of the text model; V: vocabulary; Q = heads * d,
@@ -65,17 +67,19 @@ typedef enum {
 #define IVL_MATRIX_MAX_PARTS 3
 
 /* A run of logical rows out of one tensor: row i of the part is row base + (i / block) * stride + i % block of the
- * tensor. A plain tensor has block = rows. */
+ * tensor. A plain tensor has block = rows. HALF, if not 0: within every run of 2 * half rows of the tensor, the two
+ * halves are stored in turns, 0, half, 1, half + 1, ... (llama.cpp's rotary pairs). */
 typedef struct {
   IvlTensorView tensor;
   guint first_row; /* of the matrix; not used when interleaved */
   guint rows;
   guint base, block, stride;
+  guint half;
 } IvlMatrixPart;
 
 typedef struct {
   guint rows, cols;
-  IvlTensorDtype dtype; /* of all parts, or F32 when they differ */
+  IvlTensorDtype dtype; /* of all parts; when they differ F16 if all are that or quantised, else F32 */
   gboolean interleaved; /* row r is row r / n_parts of part r % n_parts, instead of one part after the other */
   guint n_parts;
   IvlMatrixPart parts[IVL_MATRIX_MAX_PARTS];
@@ -94,9 +98,11 @@ typedef struct IvlCheckpoint IvlCheckpoint;
 /* CONFIG is borrowed and must outlive the checkpoint; its text.tied becomes what the files say: a head that is there
  * is used, one that is missing is the embedding if text.may_tie, else an error. Tensors that the model doesn't need
  * are ignored, but LoRA ones are refused: the reference would add them. */
-IvlCheckpoint *ivl_checkpoint_open (const char *folder, IvlConfig *config, GError **error);
+IvlCheckpoint *ivl_checkpoint_open (const char *path, IvlConfig *config, GError **error);
 /* As above from weights that are open; takes them over, also on failure. */
 IvlCheckpoint *ivl_checkpoint_new (IvlSafetensors *weights, IvlConfig *config, GError **error);
+/* The same from GGUF files. */
+IvlCheckpoint *ivl_checkpoint_new_gguf (IvlGguf *text, IvlGguf *vision, IvlConfig *config, GError **error);
 void ivl_checkpoint_free (IvlCheckpoint *self); /* NULL-safe */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlCheckpoint, ivl_checkpoint_free)
 
@@ -110,7 +116,9 @@ gsize ivl_checkpoint_vector_size (const IvlCheckpoint *self, IvlVectorId id, gui
 gboolean ivl_checkpoint_vector (const IvlCheckpoint *self, IvlVectorId id, guint layer, float *out, gsize n,
                                 GError **error);
 
-/* The files behind the views; see ivl_safetensors_check_unchanged. Borrowed. */
+/* Whether every file still has the size that was validated. */
+gboolean ivl_checkpoint_check_unchanged (const IvlCheckpoint *self, GError **error);
+/* The files behind the views, NULL for GGUF. Borrowed. */
 const IvlSafetensors *ivl_checkpoint_files (const IvlCheckpoint *self);
 
 #endif

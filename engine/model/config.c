@@ -6,6 +6,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "model/gguf-model.h"
+#include "tensor/gguf-pair.h"
 
 #define MAX_CONFIG_BYTES (4u << 20)
 
@@ -596,6 +598,10 @@ IvlConfig *
 ivl_config_load (const char *folder, GError **error)
 {
   const char *optional = "generation_config.json";
+  if (ivl_gguf_pair_is (folder)) {
+    g_autoptr (IvlGgufModel) model = ivl_gguf_model_open (folder, error);
+    return model ? ivl_gguf_model_config (model, error) : NULL;
+  }
   g_autoptr (GBytes) generation = NULL;
   g_autoptr (GBytes) text = ivl_file_read (folder, "config.json", MAX_CONFIG_BYTES, error);
   if (!text)

@@ -76,7 +76,8 @@ typedef struct {
   guint32 eos[IVL_CONFIG_MAX_EOS]; /* end tokens of config.json and generation_config.json, each once */
 } IvlConfig;
 
-/* Reads config.json and, if there is one, generation_config.json of a checkpoint folder. */
+/* Reads config.json and, if there is one, generation_config.json of a checkpoint folder; or the metadata of GGUF files
+ * (gguf-model.h). */
 IvlConfig *ivl_config_load (const char *folder, GError **error);
 /* The same from memory. GENERATION may be NULL. */
 IvlConfig *ivl_config_parse (const char *config, gsize config_bytes, const char *generation, gsize generation_bytes,

@@ -15,7 +15,9 @@ typedef struct {
 static IvlDtype
 matrix_dtype (const IvlMatrixSource *source, int dtype)
 {
-  return dtype >= 0 ? (IvlDtype) dtype : (IvlDtype) source->dtype;
+  if (dtype >= 0)
+    return (IvlDtype) dtype;
+  return source->dtype <= IVL_TENSOR_BF16 ? (IvlDtype) source->dtype : IVL_DTYPE_F16; /* quantised ones */
 }
 
 static gboolean
@@ -127,7 +129,7 @@ ivl_weights_load (IvlModelWeights *weights, IvlDevice *device, const IvlCheckpoi
     return FALSE;
   Loader loader = { weights, checkpoint, dtype, error };
   if (!load_vit (&loader, config) || !load_decoder (&loader, config, positions)
-      || !ivl_safetensors_check_unchanged (ivl_checkpoint_files (checkpoint), error)) {
+      || !ivl_checkpoint_check_unchanged (checkpoint, error)) {
     ivl_weights_deinit (weights);
     return FALSE;
   }

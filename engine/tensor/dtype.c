@@ -2,18 +2,26 @@
 
 #include <string.h>
 
+#include "tensor/gguf-quants.h"
+
 gsize
 ivl_tensor_dtype_bytes (IvlTensorDtype dtype)
 {
   static const gsize bytes[] = { 4, 2, 2, 0 };
-  return bytes[dtype];
+  return dtype < G_N_ELEMENTS (bytes) ? bytes[dtype] : 0;
+}
+
+gsize
+ivl_tensor_run_bytes (IvlTensorDtype dtype, gsize n)
+{
+  return n / ivl_quant_block (dtype) * ivl_quant_block_bytes (dtype);
 }
 
 const char *
 ivl_tensor_dtype_name (IvlTensorDtype dtype)
 {
   static const char *const names[] = { "F32", "F16", "BF16", "other" };
-  return names[dtype];
+  return ivl_quant_is (dtype) ? ivl_quant_name (dtype) : names[dtype];
 }
 
 static float
@@ -63,6 +71,8 @@ ivl_tensor_to_f32 (IvlTensorDtype dtype, const void *src, float *dst, gsize n)
     break;
   case IVL_TENSOR_OTHER:
     g_assert_not_reached ();
+  default:
+    ivl_quant_to_f32 (dtype, src, dst, n);
   }
 }
 
@@ -78,6 +88,8 @@ ivl_tensor_first_nonfinite (IvlTensorDtype dtype, const void *src, gsize n)
     { 0x7c007c007c007c00, 0x0400040004000400, 0x8000800080008000 },
     { 0x7f807f807f807f80, 0x0080008000800080, 0x8000800080008000 },
   };
+  if (ivl_quant_is (dtype))
+    return ivl_quant_first_nonfinite (dtype, src, n);
   g_assert (dtype < IVL_TENSOR_OTHER);
   const guint8 *p = src;
   gsize size = ivl_tensor_dtype_bytes (dtype), per_word = 8 / size, i = 0;

@@ -4,7 +4,9 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "tensor/gguf-pair.h"
 #include "text/json-get.h"
+#include "text/tokenizer-gguf.h"
 #include "text/tokenizer-private.h"
 
 /* Qwen2's whole tokenizer.json has 7 MB. */
@@ -506,6 +508,26 @@ set_sp_pieces (IvlTokenizer *self, const IvlSpModel *model, GError **error)
   return TRUE;
 }
 
+IvlTokenizer *
+ivl_tokenizer_new_sp (const guint8 *data, gsize size, const char *origin, const IvlSpModel *model,
+                      const IvlAddedToken *added, guint n_added, GError **error)
+{
+  g_autoptr (IvlTokenizer) self = ivl_tokenizer_new (origin);
+  g_autofree char *why = NULL;
+  self->sp = ivl_sp_new (data, size, &why);
+  if (!self->sp || ivl_sp_get_n_pieces (self->sp) != model->pieces->len) {
+    ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL, "%s: SentencePiece refuses it: %s", origin,
+                        why ? why : "pieces don't match");
+    return NULL;
+  }
+  self->bytes_alone = TRUE;
+  self->strip_first_space = model->add_dummy_prefix;
+  self->unk = model->unk;
+  if (!set_sp_pieces (self, model, error) || !ivl_tokenizer_add (self, added, n_added, TRUE, error))
+    return NULL;
+  return g_steal_pointer (&self);
+}
+
 /* Unknown, begin and end pieces count as added tokens even if no file lists them. */
 static gboolean
 add_sp_controls (IvlTokenizer *self, Extras *extras, const IvlSpModel *model, GError **error)
@@ -539,21 +561,13 @@ load_sentencepiece (Extras *extras, GError **error)
   if (!bytes || !read_added (extras, error) || !ivl_sp_model_parse (&model, data, size, path, error))
     return NULL;
 
-  g_autoptr (IvlTokenizer) self = ivl_tokenizer_new (path);
-  g_autofree char *why = NULL, *eos = NULL;
-  self->sp = ivl_sp_new (data, size, &why);
-  if (!self->sp || ivl_sp_get_n_pieces (self->sp) != model.pieces->len) {
-    ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL, "%s: SentencePiece refuses it: %s", path, why ? why : "pieces don't match");
-    goto fail;
-  }
-  self->bytes_alone = TRUE;
-  self->strip_first_space = model.add_dummy_prefix;
-  self->unk = model.unk;
   for (guint i = 0; i < extras->added->len; i++) /* the reference has no normaliser before the cut */
     g_array_index (extras->added, IvlAddedToken, i).normalized = FALSE;
-  if (!set_sp_pieces (self, &model, error)
-      || !ivl_tokenizer_add (self, (const IvlAddedToken *) extras->added->data, extras->added->len, TRUE, error)
-      || !add_sp_controls (self, extras, &model, error))
+  g_autofree char *eos = NULL;
+  g_autoptr (IvlTokenizer) self
+    = ivl_tokenizer_new_sp (data, size, path, &model, (const IvlAddedToken *) extras->added->data, extras->added->len,
+                            error);
+  if (!self || !add_sp_controls (self, extras, &model, error))
     goto fail;
   if (extras->add_bos != 0)
     self->bos = model.bos;
@@ -575,6 +589,14 @@ fail:
 IvlTokenizer *
 ivl_tokenizer_load (const char *folder, GError **error)
 {
+  if (ivl_gguf_pair_is (folder)) {
+    IvlGguf *file;
+    if (!ivl_gguf_pair_open (folder, &file, NULL, error))
+      return NULL;
+    IvlTokenizer *tokenizer = ivl_tokenizer_new_from_gguf (file, error);
+    ivl_gguf_free (file);
+    return tokenizer;
+  }
   gboolean has_vocab = ivl_file_exists (folder, "vocab.json"), has_json = ivl_file_exists (folder, "tokenizer.json");
   IvlTokenizer *self = NULL;
   Extras extras;

@@ -56,6 +56,10 @@ gboolean ivl_tokenizer_set (IvlTokenizer *self, guint32 id, const void *bytes, g
 /* Adds tokens; REPLACE: one may rename an id of the vocabulary (InternLM2's placeholders). */
 gboolean ivl_tokenizer_add (IvlTokenizer *self, const IvlAddedToken *added, guint n_added, gboolean replace,
                             GError **error);
+/* A tokenizer on the SentencePiece model DATA, which MODEL was parsed from, with ADDED. Begin and end are the caller's
+ * to set. */
+IvlTokenizer *ivl_tokenizer_new_sp (const guint8 *data, gsize size, const char *origin, const IvlSpModel *model,
+                                    const IvlAddedToken *added, guint n_added, GError **error);
 /* Fills eos: <|im_end|>, then NAMES (NULL-terminated, may be NULL). */
 void ivl_tokenizer_find_ends (IvlTokenizer *self, const char *const *names);
 

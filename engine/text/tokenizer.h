@@ -20,6 +20,7 @@ G_BEGIN_DECLS
 
 typedef struct IvlTokenizer IvlTokenizer;
 
+/* FOLDER may be a path of GGUF files instead: see tensor/gguf-pair.h and text/tokenizer-gguf.h. */
 IvlTokenizer *ivl_tokenizer_load (const char *folder, GError **error);
 IvlTokenizer *ivl_tokenizer_ref (IvlTokenizer *self);
 void ivl_tokenizer_unref (IvlTokenizer *self); /* NULL is fine */
