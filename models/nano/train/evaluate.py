@@ -93,15 +93,19 @@ def main():
     net, tx = generate.load(args.model), T.Text(args.model)
     path = f"{args.clips}/frames.npz"
     cache = dict(np.load(path)) if os.path.exists(path) else {}
-    fresh, taken = False, collections.Counter()
+    clips, taken = [], collections.Counter()
     score, never = collections.defaultdict(list), collections.defaultdict(list)
     for line in open(f"{args.clips}/truth.jsonl"):
         t = json.loads(line)
         taken[t["kind"]] += 1
-        if taken[t["kind"]] > args.limit:
-            continue
-        if t["file"] not in cache:
-            cache[t["file"]], fresh = sampled(args.clips, t), True
+        if taken[t["kind"]] <= args.limit:
+            clips.append(t)
+    missing = [t for t in clips if t["file"] not in cache]
+    for t in missing:
+        cache[t["file"]] = sampled(args.clips, t)
+    if missing:
+        np.savez_compressed(path, **cache)
+    for t in clips:
         todo = asked(t)
         got = generate.answer(net, tx, cache[t["file"]], [q for _, q, _ in todo])
         unseen = t["kind"] == "single" and scenes.held_out(*(t["objects"][0][k] for k in ("shape", "color", "action")))
@@ -113,8 +117,6 @@ def main():
                 never[a].append(right)
             if args.wrong and (right < .5):
                 print(f"{t['file']} {a}: {q!r} -> {g!r}, not {want!r}")
-    if fresh:
-        np.savez_compressed(path, **cache)
     print(f"{'kind attribute':28} {'share':>7} {'count':>6}")
     for k, v in sorted(score.items()):
         print(f"{k:28} {np.mean(v):7.3f} {len(v):6}")

@@ -163,7 +163,7 @@ class Thing:
         c.fill()
 
     def truth(self):
-        t = {"shape": self.shape, "color": self.color, "action": self.action, "size": self.size, "x": self.x, "y": self.y}
+        t = {"shape": self.shape, "color": self.color, "action": self.action, "size": self.size, "x": self.x, "y": self.y, "r": self.r}
         if self.at is not None:
             t["at"] = self.at
         if self.color2:

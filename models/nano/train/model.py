@@ -243,7 +243,32 @@ class Dense(nn.Module):
 
     def forward(self, patches, shape, colour, ground, box):
         s, c, g, b = self.head(self.norm(patches)).float().split(self.sizes, -1)
-        hit = (box[..., 2] > 0).float()
-        off = (b - box).abs().mean(-1)
-        return (F.cross_entropy(s.flatten(0, 1), shape.flatten()) + F.cross_entropy(c.flatten(0, 1), colour.flatten())
-                + 0.5 * F.cross_entropy(g.flatten(0, 1), ground.flatten()) + (off * hit).sum() / (hit.sum() + 1))
+        # Covered patches are a tenth of all: averaged with the rest, what covers them is never learned.
+        hit, rest = shape > 0, shape == 0
+        off = (b - box)[hit & (box[..., 2] > 0)].abs().sum() / (hit.sum() * 4 + 1)
+        return (F.cross_entropy(s[hit], shape[hit], reduction="sum") / (hit.sum() + 1) + F.cross_entropy(c[hit], colour[hit], reduction="sum") / (hit.sum() + 1)
+                + F.cross_entropy(s[rest], shape[rest]) + 0.5 * F.cross_entropy(g.flatten(0, 1), ground.flatten()) + 2 * off)
+
+
+def place_loss(visual, shape, box):
+    """Asks of the visual tokens [F, 16, H], normalised as the decoder's first norm does, to hold in their first 12 channels where the
+    object on them is and how large, or else where they are themselves. Left alone, position is a hundredth of a token's variance and the
+    decoder, though it looks at the right token, cannot tell which one that is."""
+    i = torch.arange(GRID * GRID)
+    own = torch.stack([i % GRID + 0.5, i // GRID + 0.5], 1) / GRID
+    hit = (shape > 0) & (box[..., 2] > 0)
+    centre = own + box[..., :2] * hit[..., None] * (4 / GRID)
+    # One value a token: that of the covered patch with the largest object, or the mean of four bare ones.
+    p = torch.cat([centre, box[..., 2:] * hit[..., None], hit[..., None].float()], -1)
+    p = pixel_shuffle(p).unflatten(-1, (4, 5))
+    best = p[..., 4].argmax(-1)[..., None, None].expand(-1, -1, 1, 5)
+    covered = p[..., 4].any(-1)
+    t = torch.where(covered[..., None], p.gather(2, best).squeeze(2), p.mean(2))
+    x, y = t[..., 0], t[..., 1]
+    tau = 2 * math.pi
+    code = torch.stack([3 * x - 1.5, 3 * y - 1.5, (tau * x).sin(), (tau * x).cos(), (tau * y).sin(), (tau * y).cos(), (tau / 2 * x).cos() * 1.4,
+                        (tau / 2 * y).cos() * 1.4, (tau * 2 * x).sin(), (tau * 2 * y).sin(), 1.5 * t[..., 2], 1.5 * t[..., 3]], -1)
+    v = visual.float()
+    v = v * torch.rsqrt(v.pow(2).mean(-1, keepdim=True) + 1e-6)
+    e = (v[..., :12] - code).pow(2).mean(-1)
+    return (e * covered).sum() / (covered.sum() + 1) + (e * ~covered).sum() / ((~covered).sum() + 1)

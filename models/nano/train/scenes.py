@@ -468,6 +468,12 @@ def render(rng, scene, jpeg=0.5):
 
 # --- curriculum ------------------------------------------------------------------------------------------------------------------
 
+def still_life(rng, words):
+    """One frame for the dense pretraining: mostly a single large object, whose shape is easiest to learn from."""
+    u = rng.random()
+    return single(rng, 1, big=rng.random() < .6) if u < .72 else several(rng, 1) if u < .86 else text(rng, 1, words) if u < .97 else pattern(rng, 1)
+
+
 def sample(rng, n, progress, words):
     """A scene of n frames; `progress` 0 to 1 moves the mixture from one object to everything."""
     hard = float(np.clip((progress - 0.1) / 0.3, 0, 1))

@@ -25,13 +25,14 @@ import scenes
 import text as T
 
 LR, DENSE_LR = 1e-3, 1e-3
-DENSE_IMAGES = 80_000       # images of the dense pretraining
-WARM = 5_000                # rows with the vision tower fixed
+DENSE_IMAGES = 64_000       # images of the dense pretraining
+WARM = 40_000               # rows with the vision tower fixed
 DECAY = 0.7                 # share of the rows after which the learning rate falls to zero
 ROWS = 12                   # rows a step
 LENGTH = {4: 192, 8: 320}   # tokens a row, by its frames
 # How much likelier than others a question is to be among the few asked about a scene; a box is long and would rarely fit.
-FAVOUR = {"motion": 2, "event": 2, "frame": 1.5, "position": 2, "box": 4, "text": 3, "countof": .7, "background": .6, "yesno": .6, "compare": 2}
+FAVOUR = {"motion": 3, "event": 2, "frame": 1.5, "position": 2, "shape": 1.5, "box": 4, "text": 3, "countof": .7, "background": .3, "yesno": .5,
+          "foreign": .5, "compare": 2}
 # Frames of the samples in a row; the odd counts are those of a stream's last chunk.
 FOUR = [(4,), (2, 2), (2, 1, 1), (1, 1, 1, 1), (3, 1)]
 EIGHT = [(8,), (8,), (5, 3), (6, 2), (7, 1)]
@@ -144,8 +145,8 @@ def dense_loss(net, dense, frames, labels, grad=True):
     return patches, dense(patches, shape.long(), color.long(), ground.long(), box)
 
 
-def answer_loss(net, patches, t):
-    h = net.hidden(net.visual(patches), t["ids"], t["images"], t["pos"], block_mask(t)).flatten(0, 1)
+def answer_loss(net, visual, t):
+    h = net.hidden(visual, t["ids"], t["images"], t["pos"], block_mask(t)).flatten(0, 1)
     at = (t["target"].flatten() >= 0).nonzero().squeeze(1)
     logits = net.language_model.lm_head(h[at]).float()
     target, weight = t["target"].flatten()[at], t["weight"].flatten()[at]
@@ -202,26 +203,30 @@ def worker(rank, args, net, dense, ema, done, steps):
             save(f"{args.state}/state.pt", {"net": net.state_dict(), "dense": dense.state_dict(), "ema": ema, "done": list(done),
                                             "steps": list(steps), "seed": args.seed})
 
-    n_img, t0, seen, losses = ROWS * 4, time.time(), collections.defaultdict(list), []
+    n_img, t0, seen, losses = 16, time.time(), collections.defaultdict(list), []
     last = t0
     while switch("dense") and done[0] < DENSE_IMAGES:
         if phase != "dense":
             opt, phase = opened("dense", vit)
         rng = np.random.default_rng((args.seed, rank, steps[rank], 0))
-        got = [scenes.render(rng, scenes.sample(rng, 1, 1.0, T.WORDS), 0.5) for _ in range(n_img)]
+        got = [scenes.render(rng, scenes.still_life(rng, T.WORDS), 0.5) for _ in range(n_img)]
         frames = torch.from_numpy(np.concatenate([g[0] for g in got]))
         labels = [torch.from_numpy(np.concatenate([g[1][k] for g in got])) for k in ("shape", "color", "ground", "box")]
         with torch.autocast("cpu", torch.bfloat16):
-            _, loss = dense_loss(net, dense, frames, labels)
+            patches, loss = dense_loss(net, dense, frames, labels)
         lr = DENSE_LR * min(1, (steps[rank] + 1) / 100) * max(0.1, 1 - done[0] / DENSE_IMAGES)
         step(opt, vit, loss, lr)
         steps[rank] += 1
         with done.get_lock():
             done[0] += n_img
         losses.append(loss.item())
-        if steps[rank] % 50 == 0:
-            log.write(f"dense {done[0]} loss {np.mean(losses):.3f} {time.time() - t0:.0f}s\n")
-            losses = []
+        with torch.no_grad():
+            on = (labels[0] > 0) & (labels[0] <= len(scenes.SHAPES))
+            got = dense.head(dense.norm(patches.float()))[..., :SHAPE_CLASSES].argmax(-1)
+            seen["shape"].append((got == labels[0])[on].float().mean().item())
+        if steps[rank] % 100 == 0:
+            log.write(f"dense {done[0]} loss {np.mean(losses):.3f} shape {np.mean(seen['shape']):.3f} {time.time() - t0:.0f}s\n")
+            losses, seen = [], collections.defaultdict(list)
         if time.time() - last > 120:
             keep()
             last = time.time()
@@ -235,9 +240,11 @@ def worker(rank, args, net, dense, ema, done, steps):
         with torch.autocast("cpu", torch.bfloat16):
             with torch.set_grad_enabled(not warm):
                 patches, aux = dense_loss(net, dense, t["frames"], t["labels"])
-            loss, right = answer_loss(net, patches, t)
+            visual = net.visual(patches)
+            loss, right = answer_loss(net, visual, t)
+        place = M.place_loss(visual, t["labels"][0], t["labels"][3])
         lr = LR * min(1, (done[1] + 1) / 3000) * min(1, (1 - progress) / (1 - DECAY))
-        step(opt, every, loss if warm else loss + 0.2 * aux, max(lr, 1e-6))
+        step(opt, every, loss + 0.5 * place if warm else loss + 0.5 * place + 0.2 * aux, max(lr, 1e-6))
         steps[rank] += 1
         with done.get_lock():
             done[1] += len(t["ids"])
@@ -248,9 +255,9 @@ def worker(rank, args, net, dense, ema, done, steps):
             k = min(0.99, 1 - 10 / (10 + done[1] / 120))
             for name, p in net.state_dict().items():
                 ema[name].lerp_(p, 1 - k)
-        if steps[rank] % 200 == 0:
+        if steps[rank] % 100 == 0:
             rates = " ".join(f"{a} {np.mean(v):.3f}" for a, v in sorted(seen.items()))
-            log.write(f"rows {done[1]} loss {np.mean(losses):.4f} aux {aux.item():.2f} lr {lr:.2e} {time.time() - t0:.0f}s | {rates}\n")
+            log.write(f"rows {done[1]} loss {np.mean(losses):.4f} aux {aux.item():.2f} place {place.item():.3f} lr {lr:.2e} {time.time() - t0:.0f}s | {rates}\n")
             losses, seen = [], collections.defaultdict(list)
         if time.time() - last > 180:
             keep()
@@ -284,7 +291,9 @@ def export(args):
     ema = torch.load(f"{args.state}/state.pt")["ema"]
     json.dump(config(tx.vocab, tx), open(f"{args.export}/config.json", "w"), indent=2)
     json.dump({"eos_token_id": tx.end, "do_sample": False}, open(f"{args.export}/generation_config.json", "w"), indent=2)
-    save_file({k: v.half().contiguous() for k, v in ema.items()}, f"{args.export}/model.safetensors", {"format": "pt"})
+    path = f"{args.export}/model.safetensors"
+    save_file({k: v.half().contiguous() for k, v in ema.items()}, path, {"format": "pt"})
+    os.chmod(path, 0o644)
 
 
 def main():
