@@ -21,6 +21,7 @@ enum
   PROP_CHUNK_DURATION,
   PROP_CHUNK_STRIDE,
   PROP_MAX_TILES,
+  PROP_REUSE_THRESHOLD,
   PROP_MAX_TOKENS,
   PROP_TEMPERATURE,
   PROP_TOP_P,
@@ -99,6 +100,10 @@ gst_internvl_settings_install (GObjectClass *klass)
   g_object_class_install_property (klass, PROP_MAX_TILES, g_param_spec_uint ("max-tiles", "Tiles of a frame",
           "1: each frame is seen as one square tile, as the model was trained to see video; more: as up to that many "
           "tiles of its own shape and a thumbnail, for small print", 1, 40, DEFAULT_MAX_TILES, ready));
+  g_object_class_install_property (klass, PROP_REUSE_THRESHOLD, g_param_spec_float ("reuse-threshold",
+          "Reuse threshold", "A frame that differs from the last encoded one by less than this is not encoded: the "
+          "other stands in for it. In levels of 0 to 255, as the mean over the patch that changed most. 0: every "
+          "frame is encoded", 0, 255, 0, playing));
   g_object_class_install_property (klass, PROP_MAX_TOKENS, g_param_spec_uint ("max-tokens", "Tokens of an answer",
           "Where an answer is cut off; a token is about three quarters of an English word", 1, 65536,
           DEFAULT_MAX_TOKENS, playing));
@@ -212,6 +217,9 @@ gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue
     case PROP_MAX_TILES:
       settings->max_tiles = g_value_get_uint (value);
       break;
+    case PROP_REUSE_THRESHOLD:
+      settings->reuse_threshold = g_value_get_float (value);
+      break;
     case PROP_MAX_TOKENS:
       settings->generate.max_tokens = g_value_get_uint (value);
       break;
@@ -284,6 +292,9 @@ gst_internvl_settings_get (const GstInternvlSettings *settings, guint id, GValue
       break;
     case PROP_MAX_TILES:
       g_value_set_uint (value, settings->max_tiles);
+      break;
+    case PROP_REUSE_THRESHOLD:
+      g_value_set_float (value, settings->reuse_threshold);
       break;
     case PROP_MAX_TOKENS:
       g_value_set_uint (value, settings->generate.max_tokens);

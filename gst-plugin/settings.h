@@ -16,6 +16,7 @@ typedef struct {
   GstInternvlSampling sampling;
   GstInternvlSamplerConfig chunks;
   guint max_tiles;
+  float reuse_threshold;
   IvlGenerateParams generate;
   GstInternvlPolicy policy;
   GstInternvlTextFormat text_format;

@@ -98,10 +98,12 @@ sample (GstInternvl *self, GstBuffer *buffer)
   GstClockTime duration = GST_BUFFER_DURATION (buffer), media_time;
   GstInternvlSamplerConfig config;
   guint max_tiles;
+  float reuse_threshold;
 
   GST_OBJECT_LOCK (self);
   config = self->settings.chunks;
   max_tiles = self->settings.max_tiles;
+  reuse_threshold = self->settings.reuse_threshold;
   GST_OBJECT_UNLOCK (self);
   config.eager = self->live;
   gst_internvl_sampler_configure (self->sampler, &config);
@@ -128,6 +130,7 @@ sample (GstInternvl *self, GstBuffer *buffer)
   GstInternvlFrame *frame = gst_internvl_frame_new (gst_buffer_ref (buffer), &self->info);
   frame->timestamp = time;
   frame->max_tiles = max_tiles;
+  frame->reuse_threshold = reuse_threshold;
   frame->arrival = g_get_monotonic_time ();
   gst_internvl_sampler_push (self->sampler, frame, media_time, duration);
   gst_internvl_frame_unref (frame);

@@ -67,51 +67,9 @@ struct GstInternvlWorker
   IvlModel *model;
   char *device, *path;
   gboolean share;
+  IvlImage *last;               /* of the frame before, with a reuse threshold */
+  guint last_flushes;           /* when it was made */
 };
-
-/* ---- frames, chunks, jobs ---- */
-
-GstInternvlFrame *
-gst_internvl_frame_new (GstBuffer *buffer, const GstVideoInfo *info)
-{
-  GstInternvlFrame *frame = g_new0 (GstInternvlFrame, 1);
-
-  g_atomic_ref_count_init (&frame->refs);
-  frame->buffer = buffer;
-  frame->info = *info;
-  frame->max_tiles = 1;
-  frame->timestamp = GST_CLOCK_TIME_NONE;
-  return frame;
-}
-
-GstInternvlFrame *
-gst_internvl_frame_ref (GstInternvlFrame *frame)
-{
-  g_atomic_ref_count_inc (&frame->refs);
-  return frame;
-}
-
-void
-gst_internvl_frame_unref (GstInternvlFrame *frame)
-{
-  if (!frame || !g_atomic_ref_count_dec (&frame->refs))
-    return;
-  gst_clear_buffer (&frame->buffer);
-  ivl_image_unref (frame->image);
-  g_free (frame);
-}
-
-void
-gst_internvl_chunk_free (GstInternvlChunk *chunk)
-{
-  if (!chunk)
-    return;
-  g_ptr_array_unref (chunk->frames);
-  g_free (chunk->stream_id);
-  g_free (chunk->prompt);
-  g_free (chunk->system_prompt);
-  g_free (chunk);
-}
 
 static void
 job_free (Job *job)
@@ -452,20 +410,34 @@ make_image (GstInternvlWorker *worker, GstInternvlFrame *frame, gboolean prefetc
   GstInternvlMapping mapping;
   IvlImage *image = NULL;
 
+  g_mutex_lock (&worker->lock);
+  guint flushes = worker->flushes;
+  g_mutex_unlock (&worker->lock);
+  if (frame->reuse_threshold == 0 || flushes != worker->last_flushes)
+    g_clear_pointer (&worker->last, ivl_image_unref);
   if (!gst_internvl_map (&mapping, &frame->info, frame->buffer, &error)) {
     worker->funcs->frame_failed (worker->owner, error);
   } else {
-    image = ivl_image_new (worker->model, &mapping.picture, frame->max_tiles, &error);
+    image = ivl_image_new_after (worker->model, &mapping.picture, frame->max_tiles, worker->last,
+        frame->reuse_threshold, &error);
     gst_internvl_unmap (&mapping);
     if (!image)
       fail (worker, error);
     else if (prefetch)
       ivl_image_prefetch (image);
   }
+  if (image && frame->reuse_threshold > 0) {
+    ivl_image_unref (worker->last);
+    worker->last = ivl_image_ref (image);
+    worker->last_flushes = flushes;
+  }
   g_mutex_lock (&worker->lock);
   frame->image = image;
   frame->ready = TRUE;
-  worker->stats.frames_encoded += image != NULL;
+  if (image && frame->reuse_threshold == 0) {
+    worker->stats.frames_encoded++;
+    frame->counted = TRUE;
+  }
   GstBuffer *buffer = g_steal_pointer (&frame->buffer);
   g_cond_broadcast (&worker->progress);
   g_mutex_unlock (&worker->lock);
@@ -553,8 +525,25 @@ ask (GstInternvlWorker *worker, Job *job, guint flushes, const char *previous)
   ivl_session_unref (session);
 }
 
-/* Hands on what is at the head of the queue. With the lock, which is let go of meanwhile. The job stays at the head of the queue until it is delivered: whoever sees an empty queue knows that
- * nothing is under way. */
+/* With the lock. Whether a frame was like the one before is known with the first answer about it. */
+static void
+count_frames (GstInternvlWorker *worker, const GstInternvlChunk *chunk)
+{
+  for (guint i = 0; i < chunk->frames->len; i++) {
+    GstInternvlFrame *frame = g_ptr_array_index (chunk->frames, i);
+
+    if (!frame->image || frame->counted)
+      continue;
+    frame->counted = TRUE;
+    if (ivl_image_is_reused (frame->image))
+      worker->stats.frames_reused++;
+    else
+      worker->stats.frames_encoded++;
+  }
+}
+
+/* Hands on what is at the head of the queue. With the lock, which is let go of meanwhile. The job stays at the head
+ * until it is delivered: whoever sees an empty queue knows that nothing is under way. */
 static void
 deliver_head (GstInternvlWorker *worker)
 {
@@ -573,6 +562,7 @@ deliver_head (GstInternvlWorker *worker)
     g_autofree char *prompt = g_steal_pointer (&job->prompt);
 
     if (answer) {
+      count_frames (worker, chunk);
       worker->stats.chunks++;
       worker->stats.prompt_tokens += answer->prompt_tokens;
       worker->stats.generated_tokens += answer->generated_tokens;
@@ -733,5 +723,6 @@ worker_thread (gpointer data)
     }
   }
   g_mutex_unlock (&worker->lock);
+  g_clear_pointer (&worker->last, ivl_image_unref);
   return NULL;
 }

@@ -23,7 +23,8 @@ struct IvlModel
 struct IvlImage
 {
   gatomicrefcount refs;
-  guint8 color[3];
+  guint8 color[3];              /* of the one that stands in, if reused */
+  gboolean reused, used;
   guint max_tiles;
 };
 
@@ -487,7 +488,15 @@ mean_color (const IvlPicture *picture, guint8 color[3])
 IvlImage *
 ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_tiles, GError **error)
 {
+  return ivl_image_new_after (model, picture, max_tiles, NULL, 0, error);
+}
+
+IvlImage *
+ivl_image_new_after (IvlModel *model, const IvlPicture *picture, guint max_tiles, IvlImage *previous, float threshold,
+    GError **error)
+{
   IvlImage *image = NULL;
+  gint difference = 0;
 
   enter ();
   while (fake.hold_images)
@@ -497,11 +506,27 @@ ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_tiles, GErr
     g_atomic_ref_count_init (&image->refs);
     image->max_tiles = max_tiles;
     mean_color (picture, image->color);
+    for (guint i = 0; i < 3 && previous; i++)
+      difference = MAX (difference, ABS (image->color[i] - previous->color[i]));
+    if (previous && difference < threshold) {
+      memcpy (image->color, previous->color, sizeof image->color);
+      image->reused = TRUE;
+    }
     fake.counts.images++;
     fake.counts.images_alive++;
   }
   leave ();
   return image;
+}
+
+gboolean
+ivl_image_is_reused (IvlImage *image)
+{
+  enter ();
+  g_assert (image->used);
+  gboolean reused = image->reused;
+  leave ();
+  return reused;
 }
 
 IvlImage *
@@ -697,7 +722,8 @@ write_answer (const Question *q, const FakeQuestion *record)
   GString *colors = g_string_new (NULL);
 
   for (guint k = 0; k < q->images->len; k++) {
-    const IvlImage *image = g_ptr_array_index (q->images, k);
+    IvlImage *image = g_ptr_array_index (q->images, k);
+    image->used = TRUE;
     g_string_append_printf (colors, "%s#%02x%02x%02x", k ? " " : "", image->color[0], image->color[1],
         image->color[2]);
   }

@@ -1,140 +1,7 @@
-/* The element by itself, in a harness, with a fake engine whose every step the test decides. */
-#include "common.h"
-#include "fake-engine.h"
+/* The element by itself: what comes out, policies, events, failures, states. */
+#include "fixture.h"
 
-#include <gst/check/gstharness.h>
 #include <gst/video/video.h>
-
-#define CAPS "video/x-raw, format=RGB, width=16, height=16, framerate=10/1"
-#define PERIOD (100 * GST_MSECOND)
-
-typedef struct
-{
-  GstHarness *h, *text;
-  GstElement *element;
-  GstBus *bus;
-  guint next;                   /* number of the next frame */
-} Fixture;
-
-/* Chunks of a second with two frames each, unless PROPERTIES say otherwise. With a text pad the element is started at
- * once: what the engine is to do must have been said before. */
-static void
-begin (Fixture *f, const char *properties, gboolean with_text)
-{
-  g_autofree char *launch = g_strdup_printf ("internvl model-path=%s chunk-size=2 frame-rate=2/1 %s",
-      test_model_path (), properties);
-
-  f->element = gst_parse_launch (launch, NULL);
-  g_assert_nonnull (f->element);
-  gst_object_ref_sink (f->element);
-  f->bus = gst_bus_new ();
-  gst_element_set_bus (f->element, f->bus);
-  f->h = gst_harness_new_with_element (f->element, "sink", "src");
-  if (with_text)
-    f->text = gst_harness_new_with_element (f->element, NULL, "text_src");
-  f->next = 0;
-}
-
-static void
-play (Fixture *f)
-{
-  gst_harness_play (f->h);
-  gst_harness_set_src_caps_str (f->h, CAPS);
-}
-
-static void
-end (Fixture *f)
-{
-  if (f->text)
-    gst_harness_teardown (f->text);
-  gst_harness_teardown (f->h);
-  gst_element_set_state (f->element, GST_STATE_NULL);
-  gst_bus_set_flushing (f->bus, TRUE);
-  gst_element_set_bus (f->element, NULL);
-  g_assert_cmpint (GST_OBJECT_REFCOUNT_VALUE (f->element), ==, 1);
-  gst_object_unref (f->element);
-  gst_object_unref (f->bus);
-  *f = (Fixture) { 0 };
-  /* Aborts if anything of the engine's is alive. */
-  fake_engine_reset ();
-}
-
-/* A frame whose colour is its number. */
-static GstBuffer *
-make_frame (guint number)
-{
-  GstBuffer *buffer = gst_buffer_new_allocate (NULL, 16 * 16 * 3, NULL);
-
-  gst_buffer_memset (buffer, 0, number, -1);
-  GST_BUFFER_PTS (buffer) = number * PERIOD;
-  GST_BUFFER_DURATION (buffer) = PERIOD;
-  return buffer;
-}
-
-static GstFlowReturn
-push_frames (Fixture *f, guint count)
-{
-  GstFlowReturn flow = GST_FLOW_OK;
-
-  for (guint i = 0; i < count && flow == GST_FLOW_OK; i++)
-    flow = gst_harness_push (f->h, make_frame (f->next++));
-  return flow;
-}
-
-static void
-expect_text (Fixture *f, GstClockTime pts, GstClockTime duration, const char *text)
-{
-  GstBuffer *buffer = gst_harness_pull (f->text);
-  GstMapInfo map;
-
-  g_assert_nonnull (buffer);
-  gst_buffer_map (buffer, &map, GST_MAP_READ);
-  g_autofree char *found = g_strndup ((const char *) map.data, map.size);
-  gst_buffer_unmap (buffer, &map);
-  g_assert_cmpstr (found, ==, text);
-  g_assert_cmpuint (GST_BUFFER_PTS (buffer), ==, pts);
-  g_assert_cmpuint (GST_BUFFER_DURATION (buffer), ==, duration);
-  gst_buffer_unref (buffer);
-}
-
-static GstMessage *
-wait_message (Fixture *f, GstMessageType type)
-{
-  GstMessage *message = gst_bus_timed_pop_filtered (f->bus, 60 * GST_SECOND, type);
-
-  g_assert_nonnull (message);
-  return message;
-}
-
-static GstStructure *
-wait_result (Fixture *f)
-{
-  g_autoptr (GstMessage) message = wait_message (f, GST_MESSAGE_ELEMENT);
-
-  g_assert_true (gst_message_has_name (message, "internvl"));
-  return gst_structure_copy (gst_message_get_structure (message));
-}
-
-static void
-expect_error (Fixture *f, GQuark domain, gint code, const char *part)
-{
-  g_autoptr (GstMessage) message = wait_message (f, GST_MESSAGE_ERROR);
-  g_autoptr (GError) error = NULL;
-
-  gst_message_parse_error (message, &error, NULL);
-  g_assert_error (error, domain, code);
-  if (!strstr (error->message, part))
-    g_error ("\"%s\" doesn't say \"%s\"", error->message, part);
-}
-
-static guint64
-get_stat (Fixture *f, const char *name)
-{
-  g_autoptr (GstStructure) stats = NULL;
-
-  g_object_get (f->element, "stats", &stats, NULL);
-  return test_get_uint64 (stats, name);
-}
 
 /* ---- what comes out ---- */
 
@@ -170,7 +37,7 @@ test_all (void)
   g_assert_cmpuint (get_stat (&f, "dropped"), ==, 0);
   g_assert_cmpuint (get_stat (&f, "frames-encoded"), ==, 5);
   g_assert_cmpuint (get_stat (&f, "tokens"), ==, 15);
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -216,7 +83,7 @@ test_result (void)
   g_assert_cmpuint (question->params.seed, ==, 7);
   g_assert_cmpuint (question->params.max_tokens, ==, 11);
   g_assert_cmpfloat (question->params.repetition_penalty, ==, 1.5f);
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -245,7 +112,7 @@ test_text_events (void)
     gst_event_unref (event);
   }
   fake_engine_hold_loading (FALSE);
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -286,7 +153,7 @@ test_text_formats (void)
       g_assert_cmpint (gst_buffer_memcmp (buffer, 0, "{\"text\":\"a < b\"", 15), ==, 0);
     gst_caps_unref (caps);
     gst_buffer_unref (buffer);
-    end (&f);
+    finish (&f);
   }
 }
 
@@ -299,7 +166,7 @@ test_text_not_negotiable (void)
   gst_harness_set_sink_caps_str (f.text, "text/x-raw, format=utf8");
   play (&f);
   expect_error (&f, GST_CORE_ERROR, GST_CORE_ERROR_NEGOTIATION, "text-format");
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -323,7 +190,7 @@ test_boxes (void)
     }
     gst_buffer_unref (buffer);
   }
-  end (&f);
+  finish (&f);
 }
 
 /* ---- policies ---- */
@@ -361,7 +228,7 @@ test_live_newest_wins (void)
   fake_engine_get_counts (&counts);
   g_assert_cmpuint (counts.most_at_once, ==, 1);
   gst_message_unref (wait_message (&f, GST_MESSAGE_QOS));
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -384,7 +251,7 @@ test_live_while_loading (void)
   fake_engine_hold_loading (FALSE);
   gst_harness_push_event (f.h, gst_event_new_eos ());
   g_assert_cmpuint (get_stat (&f, "dropped"), >=, 9);
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -402,7 +269,7 @@ test_live_stuck_worker (void)
   g_assert_cmpint (push_frames (&f, 100), ==, GST_FLOW_OK);
   g_assert_cmpuint (gst_harness_buffers_received (f.h), ==, f.next);
   fake_engine_hold_images (FALSE);
-  end (&f);
+  finish (&f);
 }
 
 static gpointer
@@ -433,7 +300,7 @@ test_back_pressure (void)
   gst_harness_push_event (f.h, gst_event_new_eos ());
   g_assert_cmpuint (get_stat (&f, "chunks"), ==, 20);
   g_assert_cmpuint (get_stat (&f, "dropped"), ==, 0);
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -452,7 +319,7 @@ test_previous (void)
   FakeCounts counts;
   fake_engine_get_counts (&counts);
   g_assert_cmpuint (counts.most_at_once, ==, 1);
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -467,7 +334,7 @@ test_overlap_encodes_once (void)
   g_assert_cmpuint (get_stat (&f, "chunks"), ==, 5);
   g_assert_cmpuint (get_stat (&f, "frames-encoded"), ==, 6);
   g_assert_cmpuint (get_stat (&f, "frames-reused"), ==, 4);
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -498,7 +365,7 @@ test_change_prompt (void)
   push_frames (&f, 10);
   fake_engine_wait_asked (4);
   g_assert_cmpstr (fake_engine_get_question (3)->prompt, ==, "three");
-  end (&f);
+  finish (&f);
 }
 
 /* ---- the text pad ---- */
@@ -530,7 +397,7 @@ test_blocked_text (void)
         gst_buffer_unref (gst_harness_pull (f.text));
     }
     gst_object_unref (pad);
-    end (&f);
+    finish (&f);
   }
 }
 
@@ -560,7 +427,7 @@ test_text_pad_later (void)
     g_assert_nonnull (event);
     gst_event_unref (event);
   } while (GST_EVENT_TYPE (event) != GST_EVENT_EOS);
-  end (&f);
+  finish (&f);
 }
 
 /* ---- events ---- */
@@ -591,7 +458,7 @@ test_flush (void)
   g_autoptr (GstStructure) result = wait_result (&f);
   g_assert_cmpuint (test_get_uint64 (result, "running-time"), ==, 0);
   g_assert_cmpuint (test_get_uint64 (result, "stream-time"), ==, 60 * GST_SECOND);
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -610,7 +477,7 @@ test_flush_storm (void)
     gst_harness_push_event (f.h, gst_event_new_segment (&segment));
     f.next = 0;
   }
-  end (&f);
+  finish (&f);
 }
 
 /* Stream time is what the text is stamped with, whatever the time stamps of the video. */
@@ -640,7 +507,7 @@ test_segment (void)
   g_assert_cmpuint (test_get_uint64 (result, "timestamp"), ==, 3600 * GST_SECOND);
   g_assert_cmpuint (test_get_uint64 (result, "stream-time"), ==, 5 * GST_SECOND);
   g_assert_cmpuint (test_get_uint64 (result, "running-time"), ==, GST_SECOND);
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -660,7 +527,7 @@ test_reverse (void)
   gst_harness_push_event (f.h, gst_event_new_eos ());
   expect_text (&f, GST_SECOND, GST_SECOND, "2 frames #111111 #0c0c0c");
   expect_text (&f, 0, GST_SECOND, "2 frames #070707 #020202");
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -682,7 +549,7 @@ test_caps_change (void)
   }
   gst_harness_push_event (f.h, gst_event_new_eos ());
   expect_text (&f, 0, GST_SECOND, "2 frames #020202 #6b6b6b");
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -702,7 +569,7 @@ test_broken_frame (void)
   expect_text (&f, 0, GST_SECOND, "1 frames #070707");
   gst_message_unref (wait_message (&f, GST_MESSAGE_WARNING));
   g_assert_cmpuint (gst_harness_buffers_received (f.h), ==, 10);
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -728,7 +595,7 @@ test_upstream_events (void)
   gst_harness_push_upstream_event (f.h, gst_event_new_qos (GST_QOS_TYPE_UNDERFLOW, 0.1, 5, 0));
   g_assert_cmpuint (gst_harness_upstream_events_received (f.h), ==, before + 2);
   gst_object_unref (text);
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -750,7 +617,7 @@ test_latency (void)
   if (live)
     g_assert_cmpuint (min, ==, 1020 * GST_MSECOND);
   gst_query_unref (query);
-  end (&f);
+  finish (&f);
 }
 
 /* ---- failures ---- */
@@ -821,7 +688,7 @@ expect_failure (FakeStage stage, IvlErrorCode code, const char *properties, GQua
     g_assert_cmpint (push_frames (&f, 11), ==, GST_FLOW_OK);
     expect_text (&f, 0, GST_SECOND, "2 frames #020202 #070707");
   }
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -876,7 +743,7 @@ test_states (void)
   }
   fake_engine_hold_answers (FALSE);
   fake_engine_hold_loading (FALSE);
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -891,7 +758,7 @@ test_stop_while_loading (void)
   GThread *thread = g_thread_new ("push", push_thread, &f);
   g_assert_cmpint (gst_element_set_state (f.element, GST_STATE_READY), ==, GST_STATE_CHANGE_SUCCESS);
   g_assert_cmpint (GPOINTER_TO_INT (g_thread_join (thread)), ==, GST_FLOW_FLUSHING);
-  end (&f);
+  finish (&f);
 }
 
 static gpointer
@@ -915,7 +782,7 @@ test_stop_while_draining (void)
   fake_engine_wait_asked (2);
   gst_element_set_state (f.element, GST_STATE_READY);
   g_thread_join (thread);
-  end (&f);
+  finish (&f);
 }
 
 static void
@@ -946,7 +813,7 @@ test_model_is_kept (void)
   gst_element_set_state (f.element, GST_STATE_NULL);
   fake_engine_get_counts (&counts);
   g_assert_cmpuint (counts.models_alive, ==, 0);
-  end (&f);
+  finish (&f);
 }
 
 int

@@ -1,0 +1,45 @@
+/* What the streaming thread hands to the worker: sampled frames, and the chunks they make up. */
+#pragma once
+
+#include <gst/video/video.h>
+#include <internvl/internvl.h>
+
+G_BEGIN_DECLS
+
+/* A sampled frame. Belongs to one chunk, or to several that overlap; its image is made once. */
+typedef struct {
+  gatomicrefcount refs;
+  GstBuffer *buffer;            /* NULL once there is an image */
+  GstVideoInfo info;
+  guint max_tiles;
+  float reuse_threshold;        /* to the frame before; 0: always encoded */
+  GstClockTime timestamp;       /* of the buffer, or what the sampler put in its place */
+  gint64 arrival;               /* monotonic, us */
+  /* The worker's: */
+  IvlImage *image;              /* NULL and ready: lost */
+  gboolean queued, ready;
+  guint uses;                   /* chunks that were asked with it */
+  gboolean counted;             /* as encoded or reused */
+} GstInternvlFrame;
+
+/* Takes BUFFER. */
+GstInternvlFrame *gst_internvl_frame_new (GstBuffer *buffer, const GstVideoInfo *info);
+GstInternvlFrame *gst_internvl_frame_ref (GstInternvlFrame *frame);
+void gst_internvl_frame_unref (GstInternvlFrame *frame);
+
+/* A run of video that one answer covers, and what to ask about it. */
+typedef struct {
+  guint64 index;
+  GPtrArray *frames;            /* of GstInternvlFrame */
+  GstClockTime timestamp, duration;     /* in the segment of the video */
+  GstClockTime stream_time, stream_duration, running_time;
+  GstClockTime text_pts;        /* in the segment of the text pad */
+  char *stream_id;
+  char *prompt;                 /* template; expanded when it is asked */
+  char *system_prompt;          /* NULL: the model's */
+  IvlGenerateParams params;
+  guint epoch;                  /* the owner's: tells what was begun before a flush */
+} GstInternvlChunk;
+void gst_internvl_chunk_free (GstInternvlChunk *chunk);
+
+G_END_DECLS
