@@ -6,6 +6,9 @@
 #ifndef IVL_GENERATE_ENGINE_H
 #define IVL_GENERATE_ENGINE_H
 
+#include "generate/choices.h"
+#include "generate/constraint.h"
+#include "generate/prefix.h"
 #include "kernels/image.h"
 #include "kernels/sampling.h"
 #include "model/weights.h"
@@ -27,6 +30,8 @@ struct IvlModel {
   GHashTable *stop_ids;       /* tokens that end an answer */
   guint context_tokens, max_sessions;
   IvlModelWeights weights;
+  GMutex vocabulary_lock;
+  IvlVocabulary *vocabulary;  /* made when first needed, see ivl_model_get_vocabulary */
 
   /* the scheduler's alone */
   IvlVkStream *stream;
@@ -36,6 +41,7 @@ struct IvlModel {
 
   GMutex kv_lock;             /* for pages: sessions give theirs back from any thread */
   IvlKvCache kv;
+  IvlPrefixCache prefixes;
   GQueue sessions;            /* IvlSession *, no references; who was answered last is last */
 
   GThread *thread;
@@ -110,11 +116,25 @@ struct IvlRequest {
   bool cut_short;             /* by a stop string */
   IvlTextDecoder *decoder;
   IvlStopMatcher *matcher;
+  IvlConstraint *constraint;  /* or NULL */
+  IvlChoices *choices;        /* or NULL */
   GString *answer;
   double probability_sum;
   gint64 submitted_us, encoded_us, prefilled_us;
 };
 
+/* model.c; borrowed from the model. */
+IvlVocabulary *ivl_model_get_vocabulary (IvlModel *model);
+
+/* Generated tokens that there is room for. */
+static inline guint
+ivl_request_max_tokens (const IvlRequest *request)
+{
+  return MIN (request->params.max_tokens, request->session->model->context_tokens - request->n_prompt);
+}
+
+/* Once all images are ready: image rows get the keys of the embeddings they really use. */
+void ivl_request_settle_keys (IvlRequest *request);
 /* The scheduler's last words on a request: updates the conversation. ANSWER is NULL if it failed. */
 void ivl_session_take_answer (IvlSession *session, IvlRequest *request, const IvlAnswer *answer);
 void ivl_request_free (IvlRequest *request);

@@ -111,6 +111,7 @@ model_free (IvlModel *self)
   }
   if (self->device) {
     ivl_sampler_deinit (&self->sampler);
+    ivl_prefix_cache_deinit (&self->prefixes, &self->kv);
     ivl_kv_cache_deinit (&self->kv);
     ivl_decoder_run_deinit (&self->decoder_run);
     ivl_vit_run_deinit (&self->vit_run);
@@ -119,12 +120,14 @@ model_free (IvlModel *self)
     ivl_vk_pipelines_save (self->device);
   }
   g_clear_pointer (&self->stop_ids, g_hash_table_unref);
+  ivl_vocabulary_unref (self->vocabulary);
   ivl_chat_free (self->chat);
   ivl_tokenizer_unref (self->tokenizer);
   ivl_config_free (self->config);
   ivl_device_unref (self->device);
   g_mutex_clear (&self->lock);
   g_mutex_clear (&self->kv_lock);
+  g_mutex_clear (&self->vocabulary_lock);
   g_cond_clear (&self->wake);
   g_free (self->name);
   g_free (self->architecture);
@@ -168,6 +171,7 @@ ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *param
   self->ref_count = 1;
   g_mutex_init (&self->lock);
   g_mutex_init (&self->kv_lock);
+  g_mutex_init (&self->vocabulary_lock);
   g_cond_init (&self->wake);
   self->device = ivl_device_ref (device);
   g_autofree char *canonical = g_canonicalize_filename (path, NULL);
@@ -202,6 +206,22 @@ ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *param
 fail:
   model_free (self);
   return NULL;
+}
+
+IvlVocabulary *
+ivl_model_get_vocabulary (IvlModel *self)
+{
+  g_mutex_lock (&self->vocabulary_lock);
+  if (!self->vocabulary) {
+    guint n;
+    g_autofree gpointer *keys = g_hash_table_get_keys_as_array (self->stop_ids, &n);
+    g_autofree guint32 *ids = g_new (guint32, n + 1);
+    for (guint i = 0; i < n; i++)
+      ids[i] = GPOINTER_TO_UINT (keys[i]);
+    self->vocabulary = ivl_vocabulary_new (self->tokenizer, self->config->text.vocab, ids, n);
+  }
+  g_mutex_unlock (&self->vocabulary_lock);
+  return self->vocabulary;
 }
 
 /* ---- sharing ---- */

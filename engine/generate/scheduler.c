@@ -16,6 +16,16 @@ typedef struct {
 /* ---- the end of a request ---- */
 
 static void
+report_choice (IvlAnswer *answer, const IvlChoices *choices)
+{
+  guint n = answer->n_choices = ivl_choices_get_n (choices), chosen = ivl_choices_get_chosen (choices);
+  answer->choice = (gint) chosen;
+  answer->choice_probabilities = g_memdup2 (ivl_choices_get_probabilities (choices), n * sizeof (double));
+  g_free (answer->text);
+  answer->text = g_strdup (ivl_choices_get_text (choices, chosen));
+}
+
+static void
 finish (Scheduler *s, IvlRequest *request, IvlFinish how, GError *error)
 {
   IvlSession *session = request->session;
@@ -47,11 +57,17 @@ finish (Scheduler *s, IvlRequest *request, IvlFinish how, GError *error)
     answer->encode_ns = (guint64) (encoded - request->submitted_us) * 1000;
     answer->prefill_ns = (guint64) MAX (prefilled - encoded, 0) * 1000;
     answer->decode_ns = (guint64) MAX (now - prefilled, 0) * 1000;
+    answer->choice = -1;
+    if (request->choices && how == IVL_FINISH_STOP)
+      report_choice (answer, request->choices);
   }
 
   g_mutex_lock (&s->model->kv_lock);
   g_queue_unlink (&s->model->sessions, &session->link);
   g_queue_push_tail_link (&s->model->sessions, &session->link);
+  if (answer)
+    ivl_prefix_cache_remember (&s->model->prefixes, &s->model->kv, &session->sequence,
+                               (const guint64 *) request->keys->data, request->n_prompt, s->model->max_sessions);
   g_mutex_unlock (&s->model->kv_lock);
   ivl_session_take_answer (session, request, answer);
   /* Nothing of the request may be left when DONE is called: a blocking caller frees everything right after it. */
@@ -68,21 +84,30 @@ finish (Scheduler *s, IvlRequest *request, IvlFinish how, GError *error)
 
 /* ---- the beginning ---- */
 
-/* Keeps the cached beginning that the request's prompt shares with its session's last; at least one token must be run for
- * its logits. */
+/* Keeps the cached beginning that the request's prompt shares with its session's last, or with any that was read lately;
+ * at least one token must be run for its logits. The images are ready: whose embeddings they use is known. */
 static void
 begin (Scheduler *s, IvlRequest *request)
 {
   IvlModel *model = s->model;
   IvlSession *session = request->session;
+  ivl_request_settle_keys (request);
+  const guint64 *keys = (const guint64 *) request->keys->data;
   guint same = 0, most = MIN (session->cached->len, request->n_prompt - 1);
   while (same < most
          && g_array_index (session->cached, guint64, same) == g_array_index (request->keys, guint64, same))
     same++;
   g_mutex_lock (&model->kv_lock);
   ivl_sequence_truncate (&session->sequence, &model->kv, MIN (same, session->sequence.length));
+  if (ivl_prefix_cache_match (&model->prefixes, keys, request->n_prompt - 1) > session->sequence.length) {
+    ivl_sequence_truncate (&session->sequence, &model->kv, 0);
+    ivl_prefix_cache_share (&model->prefixes, &model->kv, keys, request->n_prompt - 1, &session->sequence);
+  }
   g_mutex_unlock (&model->kv_lock);
   request->n_reused = session->sequence.length;
+  g_mutex_lock (&model->lock);
+  model->stats.prompt_tokens_reused += request->n_reused;
+  g_mutex_unlock (&model->lock);
 }
 
 static void
@@ -96,10 +121,6 @@ take_up (Scheduler *s)
     if (!request)
       return;
     g_ptr_array_add (s->active, request);
-    begin (s, request);
-    g_mutex_lock (&model->lock);
-    model->stats.prompt_tokens_reused += request->n_reused;
-    g_mutex_unlock (&model->lock);
   }
 }
 
@@ -127,6 +148,7 @@ check_images (Scheduler *s, IvlRequest *request)
   if (ready) {
     request->images_ready = true;
     request->encoded_us = g_get_monotonic_time ();
+    begin (s, request);
   }
   return ready;
 }
@@ -216,7 +238,7 @@ reserve (Scheduler *s, IvlRequest *request, guint n, bool half_read, GError **er
   gboolean ok;
   while (!(ok = ivl_sequence_reserve (&request->session->sequence, &model->kv, model->stream, n, &e))
          && g_error_matches (e, IVL_ERROR, IVL_ERROR_OUT_OF_MEMORY)
-         && (reclaim_idle (s) || (half_read && reclaim_half_read (s, request))))
+         && (ivl_prefix_cache_reclaim (&model->prefixes, &model->kv) || reclaim_idle (s) || (half_read && reclaim_half_read (s, request))))
     g_clear_error (&e);
   g_mutex_unlock (&model->kv_lock);
   if (!ok)
@@ -263,8 +285,11 @@ form_batch (Scheduler *s)
   guint rows = 0;
   for (guint i = 0; i < all->len; i++) {
     IvlRequest *request = all->pdata[i];
-    if (request->state == REQUEST_DECODE && add_entry (s, entries, request, 1))
-      rows++;
+    /* One, but for choices that went back into a page which somebody shares. */
+    guint n = request->tokens->len - request->session->sequence.length;
+    if (request->state == REQUEST_DECODE && rows + n <= model->decoder_run.max_rows
+        && add_entry (s, entries, request, n))
+      rows += n;
   }
   guint budget = model->decoder_run.max_rows - rows;
   if (rows)
@@ -272,10 +297,7 @@ form_batch (Scheduler *s)
   s->turn++;
   for (guint i = 0; i < all->len && budget; i++) {
     IvlRequest *request = all->pdata[(i + s->turn) % all->len];
-    bool decoding = false;
-    for (guint e = 0; e < rows; e++)
-      decoding = decoding || g_array_index (entries, Entry, e).request == request;
-    if (decoding || !g_ptr_array_find (s->active, request, NULL) || !check_images (s, request))
+    if (!g_ptr_array_find (s->active, request, NULL) || request->state == REQUEST_DECODE || !check_images (s, request))
       continue;
     guint n = MIN (request->n_prompt - request->session->sequence.length, budget);
     if (add_entry (s, entries, request, n))
@@ -294,6 +316,69 @@ resolve_deadlock (Scheduler *s)
   if (first->state == REQUEST_PREFILL
       && !reserve (s, first, first->n_prompt - first->session->sequence.length, true, &error))
     finish (s, first, IVL_FINISH_STOP, error);
+}
+
+/* Forgets all but the prompt and DEPTH tokens behind it. */
+static void
+rewind_to (Scheduler *s, IvlRequest *request, guint depth)
+{
+  IvlModel *model = s->model;
+  IvlSequence *sequence = &request->session->sequence;
+  guint length = request->n_prompt + depth;
+  g_array_set_size (request->tokens, length);
+  g_array_set_size (request->keys, length);
+  g_mutex_lock (&model->kv_lock);
+  if (sequence->length > length)
+    ivl_sequence_truncate (sequence, &model->kv, length);
+  g_mutex_unlock (&model->kv_lock);
+}
+
+static void
+add_token (IvlRequest *request, guint32 token)
+{
+  guint64 key = token;
+  g_array_append_val (request->tokens, token);
+  g_array_append_val (request->keys, key);
+}
+
+/* Goes on with what the choices want to know, or ends. ROW: of the logits. */
+static void
+step_choices (Scheduler *s, IvlRequest *request, guint row)
+{
+  IvlModel *model = s->model;
+  IvlChoices *choices = request->choices;
+  guint n = model->config->text.vocab, depth;
+  guint32 token;
+  GError *error = NULL;
+  g_autofree float *logits = g_new (float, n);
+  IvlSpan span = model->decoder_run.logits;
+  span.offset += 4ull * row * model->decoder_run.logits_pitch;
+  span.size = 4ull * n;
+  if (!ivl_vk_read (model->stream, span, logits, span.size, &error)) {
+    finish (s, request, IVL_FINISH_STOP, error);
+    return;
+  }
+  if (ivl_choices_step (choices, logits, &depth, &token, &error)) {
+    rewind_to (s, request, depth);
+    add_token (request, token);
+    request->state = REQUEST_DECODE;
+    return;
+  }
+  if (error) {
+    finish (s, request, IVL_FINISH_STOP, error);
+    return;
+  }
+  rewind_to (s, request, 0);
+  double confidence;
+  const guint32 *tokens = ivl_choices_get_tokens (choices, &request->n_generated, &confidence);
+  for (guint i = 0; i < request->n_generated; i++)
+    add_token (request, tokens[i]);
+  request->probability_sum = confidence * request->n_generated;
+  const char *text = ivl_choices_get_text (choices, ivl_choices_get_chosen (choices));
+  g_string_append (request->answer, text);
+  if (request->text_func)
+    request->text_func (text, request->text_data);
+  finish (s, request, IVL_FINISH_STOP, NULL);
 }
 
 /* Takes one generated token; true if the request goes on. */
@@ -316,9 +401,13 @@ accept_token (Scheduler *s, IvlRequest *request, IvlSample sample)
   request->state = REQUEST_DECODE;
   request->n_generated++;
   request->probability_sum += sample.probability;
-  guint64 key = sample.token;
-  g_array_append_val (request->tokens, sample.token);
-  g_array_append_val (request->keys, key);
+  add_token (request, sample.token);
+  if (request->constraint && !ivl_constraint_accept (request->constraint, sample.token)) {
+    GError *error = NULL;
+    ivl_fail (&error, IVL_ERROR_INTERNAL, "token %u was generated where json_schema doesn't allow it", sample.token);
+    finish (s, request, IVL_FINISH_STOP, error);
+    return false;
+  }
 
   g_autoptr (GString) piece = g_string_new (NULL), text = g_string_new (NULL);
   ivl_text_decoder_feed (request->decoder, sample.token, piece);
@@ -331,11 +420,25 @@ accept_token (Scheduler *s, IvlRequest *request, IvlSample sample)
     finish (s, request, IVL_FINISH_STOP, NULL);
     return false;
   }
-  if (request->n_generated >= request->params.max_tokens || request->tokens->len >= model->context_tokens) {
+  bool full = request->n_generated >= ivl_request_max_tokens (request);
+  if (request->constraint && (ivl_constraint_is_over (request->constraint)
+                              || (full && ivl_constraint_is_complete (request->constraint)))) {
+    finish (s, request, IVL_FINISH_STOP, NULL);
+    return false;
+  }
+  if (full) {
     finish (s, request, IVL_FINISH_LENGTH, NULL);
     return false;
   }
   return true;
+}
+
+static const guint32 *
+allowed_tokens (IvlRequest *request)
+{
+  if (!request->constraint)
+    return NULL;
+  return ivl_constraint_mask (request->constraint, ivl_request_max_tokens (request) - request->n_generated);
 }
 
 static gboolean
@@ -356,6 +459,7 @@ forward (Scheduler *s, GArray *entries, IvlSample *samples, GError **error)
         /* The reference's chat () hands generate () embeddings, so its penalty sees the answer alone. */
         .context = (const guint32 *) entry->request->tokens->data + entry->request->n_prompt,
         .n_context = entry->request->tokens->len - entry->request->n_prompt,
+        .allowed = allowed_tokens (entry->request),
       };
     }
   }
@@ -399,7 +503,11 @@ run_forward (Scheduler *s)
     } else if (generated) {
       if (!request->prefilled_us)
         request->prefilled_us = g_get_monotonic_time ();
-      accept_token (s, request, samples[sample++]);
+      if (request->choices)
+        step_choices (s, request, sample);
+      else
+        accept_token (s, request, samples[sample]);
+      sample++;
     }
     g_free (entry->image_rows);
   }

@@ -66,6 +66,10 @@ check_params (const IvlQuestion *question, GError **error)
   if (!(p->repetition_penalty > 0.f && p->repetition_penalty <= 100.f))
     return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "repetition_penalty is %g, must be above 0 and at most 100",
                      (double) p->repetition_penalty);
+  if (question->choices && question->json_schema)
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "choices and json_schema exclude each other");
+  if ((question->choices || question->json_schema) && p->stop && *p->stop)
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "Stop strings could cut an answer that choices or json_schema ask for");
   for (guint i = 0; i < question->n_images; i++)
     if (!question->images || !question->images[i])
       return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "Image %u of the question is missing", i);
@@ -127,6 +131,49 @@ lay_out_prompt (IvlRequest *request, IvlModel *model, GError **error)
   return TRUE;
 }
 
+static gboolean
+constrain (IvlRequest *request, IvlModel *model, const IvlQuestion *question, GError **error)
+{
+  guint room = ivl_request_max_tokens (request);
+  if (question->choices) {
+    IvlVocabulary *v = ivl_model_get_vocabulary (model);
+    IvlChoicesParams params = { v->end_ids, v->n_end_ids, v->n_vocab, room, request->params.temperature,
+                                request->params.seed };
+    request->choices = ivl_choices_new (model->tokenizer, question->choices, &params, error);
+    /* What the sampler makes of the logits isn't used; it must leave them as they are. */
+    request->params.temperature = 0.f;
+    request->params.repetition_penalty = 1.f;
+    return request->choices != NULL;
+  }
+  if (!question->json_schema)
+    return TRUE;
+  request->constraint = ivl_constraint_new (ivl_model_get_vocabulary (model), question->json_schema, error);
+  if (!request->constraint)
+    return FALSE;
+  guint64 need = ivl_constraint_min_tokens (request->constraint);
+  if (need > room)
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT,
+                     "json_schema: the shortest valid answer may take %" G_GUINT64_FORMAT " tokens, but there is room for %u "
+                     "(max_tokens, or what the prompt leaves of the context)", need, room);
+  return TRUE;
+}
+
+void
+ivl_request_settle_keys (IvlRequest *self)
+{
+  guint image = 0, row = 0;
+  for (guint i = 0; i < self->n_prompt; i++) {
+    if (g_array_index (self->tokens, guint32, i) != IVL_TOKEN_IMAGE)
+      continue;
+    IvlImage *at = self->images->pdata[image];
+    g_array_index (self->keys, guint64, i) = (ivl_image_source (at)->serial << 20 | row) | 1ull << 63;
+    if (++row == at->n_tiles * at->model->config->tile_tokens) {
+      row = 0;
+      image++;
+    }
+  }
+}
+
 static IvlRequest *
 make_request (IvlSession *self, const IvlQuestion *question, GError **error)
 {
@@ -162,6 +209,8 @@ make_request (IvlSession *self, const IvlQuestion *question, GError **error)
               "context_tokens", request->n_prompt, model->context_tokens);
     goto fail;
   }
+  if (!constrain (request, model, question, error))
+    goto fail;
   return request;
 fail:
   ivl_request_free (request);
@@ -246,6 +295,8 @@ ivl_request_free (IvlRequest *self)
   g_free (self->image_before);
   g_clear_pointer (&self->decoder, ivl_text_decoder_free);
   g_clear_pointer (&self->matcher, ivl_stop_matcher_free);
+  ivl_constraint_free (self->constraint);
+  ivl_choices_free (self->choices);
   if (self->answer)
     g_string_free (self->answer, TRUE);
   if (self->owns_session)
@@ -324,5 +375,6 @@ ivl_answer_free (IvlAnswer *self)
   if (!self)
     return;
   g_free (self->text);
+  g_free (self->choice_probabilities);
   g_free (self);
 }

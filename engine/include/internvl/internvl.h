@@ -208,6 +208,19 @@ typedef struct {
   IvlGenerateParams params;
   IvlTextFunc text_func;     /* may be NULL */
   gpointer text_data;
+  /* Constrained answers: at most one of these two, and no stop strings beside it. Their mistakes are
+   * IVL_ERROR_BAD_ARGUMENT with the place; the first such question to a model takes up to a second longer. */
+  const char *const *choices; /* NULL, or a NULL-terminated list of at most 65536 texts: the answer is one of these,
+                               * and the answer's choice_probabilities say how likely each is. None may be empty,
+                               * given twice, or have more tokens than there is room for. temperature and seed hold;
+                               * top_p, top_k and repetition_penalty don't matter */
+  const char *json_schema;   /* NULL, or a JSON Schema: the answer is JSON that is valid by it, whatever max_tokens is, or
+                              * the question is refused: max_tokens must be at least the bytes of the shortest valid
+                              * answer. Understood: type (one name), enum, const; properties, required,
+                              * additionalProperties (false, which is the default here); items, minItems, maxItems;
+                              * minLength, maxLength; minimum and maximum of integers; any other keyword that isn't an
+                              * annotation is refused. Compact, one space after ':' and ',' at most; properties in the
+                              * schema's order */
 } IvlQuestion;
 
 typedef enum { IVL_FINISH_STOP, IVL_FINISH_LENGTH, IVL_FINISH_CANCELLED } IvlFinish;
@@ -218,6 +231,14 @@ typedef struct {
   guint prompt_tokens, generated_tokens, prompt_tokens_reused;
   double confidence;        /* mean probability of the generated tokens */
   guint64 encode_ns, prefill_ns, decode_ns; /* wall time of this question's stages */
+  /* With choices, and not cancelled; else -1, NULL and 0. Of up to 64 choices with up to 512 tokens together (common
+   * beginnings count once) a choice's probability is the model's own of all its tokens and an end after them, over the
+   * sum of all choices'; at temperature 0 the answer is the likeliest of them. Of more, the model decides token by token
+   * between what the choices allow; that is the probability of the answer, and choices that share a beginning which
+   * wasn't taken share its probability evenly. */
+  gint choice;               /* index of the answer */
+  double *choice_probabilities; /* sums to 1; before temperature */
+  guint n_choices;
 } IvlAnswer;
 void ivl_answer_free (IvlAnswer *answer);
 
