@@ -199,6 +199,52 @@ test_shared_images (gconstpointer data)
   ivl_model_unref (model);
 }
 
+/* Drawn answers depend on the seed, not on who else is served. */
+static void
+test_seed (gconstpointer data)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (Golden) golden = golden_open (NAME);
+  IvlModel *model = golden_load (golden, NULL);
+  enum { N = 4 };
+  static const guint64 seeds[N] = { 7, 7, 8, 7 };
+  GoldenQuestion q;
+  golden_question_init (&q, model, golden_case (golden, "text"), 0);
+  q.question.params.temperature = 1.f;
+  q.question.params.top_p = 0.95f;
+  q.question.params.top_k = 50;
+  q.question.params.seed = 7;
+  IvlSession *session = new_session (model);
+  IvlAnswer *alone = ivl_session_ask (session, &q.question, &error);
+  g_assert_no_error (error);
+  ivl_session_unref (session);
+
+  Inbox inbox;
+  inbox_init (&inbox);
+  Reply replies[N] = { 0 };
+  IvlSession *sessions[N];
+  for (guint i = 0; i < N; i++) {
+    sessions[i] = new_session (model);
+    replies[i].inbox = &inbox;
+    q.question.params.seed = seeds[i];
+    ask_async (sessions[i], &q, &replies[i]);
+  }
+  inbox_wait (&inbox, N);
+  for (guint i = 0; i < N; i++) {
+    g_assert_no_error (replies[i].error);
+    if (seeds[i] == 7)
+      g_assert_cmpstr (replies[i].answer->text, ==, alone->text);
+    else
+      g_assert_cmpstr (replies[i].answer->text, !=, alone->text);
+    ivl_answer_free (replies[i].answer);
+    ivl_session_unref (sessions[i]);
+  }
+  ivl_answer_free (alone);
+  golden_question_clear (&q);
+  inbox_clear (&inbox);
+  ivl_model_unref (model);
+}
+
 /* ---- cancelling ---- */
 
 typedef struct {
@@ -535,6 +581,7 @@ main (int argc, char **argv)
   g_test_add_data_func ("/engine/threads", NULL, test_threads);
   g_test_add_data_func ("/engine/two-models", NULL, test_two_models);
   g_test_add_data_func ("/engine/shared-images", NULL, test_shared_images);
+  g_test_add_data_func ("/engine/seed", NULL, test_seed);
   g_test_add_data_func ("/engine/cancel", NULL, test_cancel);
   g_test_add_data_func ("/engine/cancel-waiting", NULL, test_cancel_waiting);
   g_test_add_data_func ("/engine/context-full", NULL, test_context_full);
