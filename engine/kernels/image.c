@@ -75,6 +75,8 @@ plan_planes (IvlImagePlan *self, const IvlPicture *p, GError **error)
                                  | (p->components[c].big_endian ? 1u << 24 : 0);
     if (bytes == 2)
       self->wide |= 1u << c;
+    if (15 + 3 * stride + bytes <= 32)
+      self->near |= 1u << c;
   }
   for (guint i = 0; i < p->n_planes; i++) {
     if (!used[i])
@@ -260,7 +262,7 @@ record_convert (const Recorder *r, const IvlImagePlan *self, IvlSpan upload, Ivl
   }
   memcpy (push.matrix, self->matrix, sizeof push.matrix);
   spans[3] = part (scratch, 0, (guint64) rows * self->rgb_pitch * 16);
-  guint32 specs[] = { LANES, self->wide };
+  guint32 specs[] = { LANES, self->wide, self->near };
   dispatch (r, IVL_K_IMAGE_CONVERT_TEXEL, IVL_K_IMAGE_CONVERT_BUFFER, specs, G_N_ELEMENTS (specs), spans, 3, &push,
             sizeof push, (IvlGroups){ (self->rgb_pitch + LANES - 1) / LANES, rows, 1 });
   ivl_vk_note_work (r->stream, 20.0 * self->width * rows, 7.0 * self->width * rows);

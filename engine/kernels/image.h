@@ -45,7 +45,7 @@ typedef struct {
     guint crop_y, h_sub;
     guint32 format, mask;   /* see IvlPushImageConvert */
   } components[3];
-  guint32 wide;
+  guint32 wide, near;       /* a bit per component: two bytes; four samples in at most two texels */
   float matrix[12];
   guint band_rows;          /* of the picture that are converted at a time */
   guint rgb_pitch;          /* quads of pixels */

@@ -13,7 +13,7 @@ typedef struct IvlSampleState SampleState;
 typedef struct IvlPushSampling Push;
 
 G_STATIC_ASSERT (sizeof (SampleRow) == 40);
-G_STATIC_ASSERT (sizeof (SampleState) == 36);
+G_STATIC_ASSERT (sizeof (SampleState) == 28);
 
 typedef enum { PARTIAL, HISTOGRAM, SUMS, DRAW, N_LOGITS_KERNELS } LogitsKernel;
 
@@ -50,7 +50,7 @@ ivl_sampler_init (IvlSampler *self, IvlDevice *device, guint vocab, guint max_ro
   self->masks = reserve (&upload, (guint64) max_rows * self->mask_words * 4);
   self->partials = reserve (&work, pairs * 16);
   self->states = reserve (&work, max_rows * sizeof (SampleState));
-  self->histogram = reserve (&work, pairs * 3 * 256 * 4);
+  self->histogram = reserve (&work, pairs * 2 * 256 * 4);
   self->sums = reserve (&work, pairs * 8);
   if (!(self->upload = ivl_vk_buffer_new (device, IVL_VK_UPLOAD, upload, error))
       || !(self->work = ivl_vk_buffer_new (device, IVL_VK_DEVICE, work, error))

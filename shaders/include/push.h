@@ -125,7 +125,6 @@ struct IvlSampleState {
   uint threshold;            /* key of the least logit that is kept */
   uint prefix;               /* upper bits of the threshold that is being searched */
   uint left_high, left_low;  /* count or mass that the search still has to find */
-  uint kept_high, kept_low;  /* mass above */
 };
 
 struct IvlPushSampling {

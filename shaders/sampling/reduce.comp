@@ -32,6 +32,6 @@ main ()
       sum += uintBitsToFloat (part.z) * exp (value_of (part.x) - top);
   }
   bool draw = valid && rows[row].inverse_temperature > 0.0;
-  states[row] = IvlSampleState (draw ? STATE_DRAW : 0, top, sum, 0, 0, 0, 0, 0, 0);
+  states[row] = IvlSampleState (draw ? STATE_DRAW : 0, top, sum, 0, 0, 0, 0);
   results[row] = valid ? uvec2 (token, floatBitsToUint (1.0 / sum)) : uvec2 (0xffffffffu, 0);
 }

@@ -9,7 +9,7 @@ layout (binding = 0, std430) readonly buffer Rows { IvlSampleRow rows[]; };
 layout (binding = 1, std430) readonly buffer Histogram { uint histogram[]; };
 layout (binding = 2, std430) buffer States { IvlSampleState states[]; };
 
-shared uvec3 bins[256];
+shared uvec2 bins[256]; /* counts in x, or masses */
 
 void
 main ()
@@ -19,53 +19,42 @@ main ()
   if ((states[row].flags & STATE_DRAW) == 0 || (p.phase == 0 ? r.top_k == 0 : r.top_p == 0xffffffffu))
     return;
   for (uint i = lane; i < 256; i += LANES) {
-    uvec3 sum = uvec3 (0);
+    uvec2 sum = uvec2 (0);
     for (uint b = 0; b < p.blocks; b++) {
-      uint at = (row * p.blocks + b) * 3 * 256 + i;
-      sum += uvec3 (histogram[at], histogram[at + 256], histogram[at + 512]);
+      uint at = (row * p.blocks + b) * 2 * 256 + i;
+      sum.x += histogram[at];
+      if (p.phase == 1)
+        sum.y += histogram[at + 256];
     }
-    sum.yz = carry (sum.yz);
-    bins[i] = sum;
+    bins[i] = carry (sum);
   }
   barrier ();
   if (lane != 0)
     return;
 
   IvlSampleState s = states[row];
-  uvec2 left = uvec2 (s.left_high, s.left_low), kept = uvec2 (s.kept_high, s.kept_low);
+  uvec2 left = uvec2 (s.left_high, s.left_low);
   if (p.digit == 0) {
     if (p.phase == 0) {
-      left = uvec2 (0, r.top_k);
+      left = uvec2 (r.top_k, 0);
     } else {
-      uvec2 all = kept;
-      if (r.top_k == 0) {
-        for (uint i = 0; i < 256; i++)
-          all = carry (all + bins[i].yz);
-      }
+      uvec2 all = uvec2 (0);
+      for (uint i = 0; i < 256; i++)
+        all = carry (all + bins[i]);
       left = scale (uvec2 (r.top_p, 0), all);
       if (left == uvec2 (0))
         left.y = 1;
     }
-    kept = uvec2 (0);
     s.prefix = 0;
   }
   uint bin = 255;
-  for (;; bin--) {
-    uvec2 amount = p.phase == 0 ? uvec2 (0, bins[bin].x) : bins[bin].yz;
-    /* Bin 0 takes what is left in any case. */
-    if (bin == 0 || !(p.phase == 0 ? amount.y < left.y : less (amount, left)))
-      break;
-    left = p.phase == 0 ? left - amount : minus (left, amount);
-    kept = carry (kept + bins[bin].yz);
-  }
+  /* Bin 0 takes what is left in any case. */
+  for (; bin > 0 && less (bins[bin], left); bin--)
+    left = minus (left, bins[bin]);
   s.prefix = s.prefix << 8 | bin;
-  if (p.digit == 3) {
-    kept = carry (kept + bins[bin].yz);
+  if (p.digit == 3)
     s.threshold = max (s.threshold, s.prefix);
-  }
   s.left_high = left.x;
   s.left_low = left.y;
-  s.kept_high = kept.x;
-  s.kept_low = kept.y;
   states[row] = s;
 }
