@@ -152,6 +152,54 @@ run_case (Check *c, Args *args, int texels, const IvlPicture *p, guint size, gui
     check_tiles (c, args, p, max_tiles);
 }
 
+typedef struct {
+  IvlVkStream *stream;
+  IvlSpan a, b, largest;
+  guint n_tiles, size, patch;
+} DifferenceArgs;
+
+static void
+record_difference (gpointer data)
+{
+  DifferenceArgs *d = data;
+  ivl_image_record_difference (d->stream, d->a, d->b, d->n_tiles, d->size, d->patch, d->largest);
+}
+
+static void
+check_difference (Check *c)
+{
+  static const guint sizes[][3] = { { 1, 28, 14 }, { 3, 30, 5 }, { 2, 84, 14 }, { 1, 7, 7 } };
+  for (guint s = 0; s < G_N_ELEMENTS (sizes); s++)
+    for (guint flavour = 0; flavour < 3; flavour++) {
+      static const char *const flavours[] = { "equal", "one sample", "random" };
+      guint n_tiles = sizes[s][0], size = sizes[s][1], patch = sizes[s][2], n = n_tiles * size * size;
+      if (!check_begin (c, "image_difference", flavours[flavour], "tiles=%u size=%u patch=%u", n_tiles, size, patch))
+        continue;
+      g_autofree guint32 *a = g_new (guint32, n), *b = g_new (guint32, n), *sums = g_new0 (guint32, n);
+      for (guint i = 0; i < n; i++) {
+        a[i] = check_random (c) & 0xffffff;
+        b[i] = flavour == 2 ? check_random (c) & 0xffffff : a[i];
+      }
+      if (flavour == 1)
+        b[n - 1] ^= 0x80;
+      guint32 largest = 0;
+      for (guint i = 0; i < n; i++) {
+        guint grid = size / patch, tile = i / (size * size), y = i / size % size, x = i % size;
+        guint32 *sum = &sums[(tile * grid + y / patch) * grid + x / patch];
+        for (guint shift = 0; shift < 24; shift += 8)
+          *sum += (guint32) ABS ((int) (a[i] >> shift & 255) - (int) (b[i] >> shift & 255));
+        largest = MAX (largest, *sum);
+      }
+      DifferenceArgs d = { c->stream, check_input (c, a, n * 4), check_input (c, b, n * 4),
+                           check_output (c, &(guint32){ 0 }, 4), n_tiles, size, patch };
+      if (check_run (c, record_difference, &d)) {
+        g_autofree guint32 *got = check_read (c, d.largest);
+        check_bytes (c, "largest", got, &largest, 4);
+      }
+      check_end (c);
+    }
+}
+
 /* Wrong pictures must be refused with an error, before anything is read. */
 static void
 check_refusals (Check *c)
@@ -304,6 +352,7 @@ check_image (Check *c)
           check_end (c);
         }
   }
+  check_difference (c);
   check_refusals (c);
   check_matrices (c);
   check_frames (c);
