@@ -279,7 +279,8 @@ resolve_matrix (const IvlCheckpoint *self, IvlMatrixId id, guint layer, IvlMatri
 {
   const IvlConfig *config = self->config;
   const MatrixRow *row = &matrix_rows[id];
-  const char *joined = self->gguf ? ivl_gguf_model_matrix_names (self->gguf, id) : pick_name (config, row->group, row->names);
+  const char *joined = self->gguf ? ivl_gguf_model_matrix_names (self->gguf, id)
+                                  : pick_name (config, row->group, row->names);
   g_auto (GStrv) names = g_strsplit (joined, "|", MAX_NAME_PARTS);
   *src = (IvlMatrixSource){ .rows = dim (config, row->rows), .cols = dim (config, row->cols),
                             .n_parts = g_strv_length (names), .interleaved = id == IVL_MATRIX_TEXT_GATE_UP };
@@ -311,7 +312,8 @@ resolve_vector (const IvlCheckpoint *self, IvlVectorId id, guint layer, VectorSo
   *src = (VectorSource){ 0 };
   if (!holds (config, row->condition))
     return TRUE;
-  const char *joined = self->gguf ? ivl_gguf_model_vector_names (self->gguf, id) : pick_name (config, row->group, row->names);
+  const char *joined = self->gguf ? ivl_gguf_model_vector_names (self->gguf, id)
+                                  : pick_name (config, row->group, row->names);
   g_auto (GStrv) names = g_strsplit (joined, "|", MAX_NAME_PARTS);
   src->n_parts = g_strv_length (names);
   for (guint i = 0; i < src->n_parts; i++) {

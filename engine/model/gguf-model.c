@@ -197,7 +197,8 @@ static void
 unsupported (Writer *w, const char *key, const char *cause)
 {
   if (w->ok)
-    w->ok = ivl_fail (w->error, IVL_ERROR_UNSUPPORTED, "%s: %s%s %s", ivl_gguf_get_name (w->file), w->prefix, key, cause);
+    w->ok = ivl_fail (w->error, IVL_ERROR_UNSUPPORTED, "%s: %s%s %s", ivl_gguf_get_name (w->file), w->prefix, key,
+                      cause);
 }
 
 static char *
@@ -228,7 +229,8 @@ write_rope (Writer *w, gboolean internlm2)
   } else if (!type && internlm2) {
     guint64 width = 0;
     get_uint (w, "embedding_length", TRUE, &width);
-    g_string_append_printf (w->json, "\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":%s},", width == 6144 ? "2.5" : "2.0");
+    g_string_append_printf (w->json, "\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":%s},",
+                            width == 6144 ? "2.5" : "2.0");
   }
 }
 
@@ -286,7 +288,9 @@ write_text (Writer *w)
   copy_uint (w, "attention.head_count", TRUE, "num_attention_heads");
   copy_uint (w, "attention.head_count_kv", FALSE, "num_key_value_heads");
   guint64 heads = 0;
-  if (!ivl_gguf_has (w->file, "qwen2.attention.head_count_kv") && i == 0 && get_uint (w, "attention.head_count", TRUE, &heads))
+  /* Qwen2's class has a default of its own; a GGUF without the key has as many as heads. */
+  if (i == 0 && !ivl_gguf_has (w->file, "qwen2.attention.head_count_kv")
+      && get_uint (w, "attention.head_count", TRUE, &heads))
     put_uint (w, "num_key_value_heads", heads);
   copy_uint (w, "attention.key_length", FALSE, "head_dim");
   copy_uint (w, "feed_forward_length", TRUE, "intermediate_size");
@@ -410,8 +414,8 @@ ivl_gguf_model_config (const IvlGgufModel *self, GError **error)
   write_tiling (&vision);
   if (!vision.ok)
     return NULL;
-  g_string_append (json, "\"downsample_ratio\":0.5,\"ps_version\":\"v2\",\"select_layer\":-1,\"template\":\"internvl2_5\","
-                   "\"dynamic_image_size\":true,\"use_thumbnail\":true}");
+  g_string_append (json, "\"downsample_ratio\":0.5,\"ps_version\":\"v2\",\"select_layer\":-1,"
+                   "\"template\":\"internvl2_5\",\"dynamic_image_size\":true,\"use_thumbnail\":true}");
   g_autoptr (GError) inner = NULL;
   IvlConfig *config = ivl_config_parse (json->str, json->len, NULL, 0, &inner);
   if (!config) {

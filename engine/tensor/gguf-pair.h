@@ -1,7 +1,7 @@
 /* Which GGUF files a model path means: a text model and the mmproj (vision encoder and projector) beside it.
  *
  * PATH is a text model's .gguf file, or a folder without config.json that holds one. The files are told apart by their
- * general.architecture, "clip" being the mmproj's, not by their names; names that contain "mmproj" are looked at first. */
+ * general.architecture, "clip" being the mmproj's, not by their names; names with "mmproj" in them are read first. */
 #ifndef IVL_TENSOR_GGUF_PAIR_H
 #define IVL_TENSOR_GGUF_PAIR_H
 

@@ -1,7 +1,7 @@
 """Writes golden checkpoint folders as pairs of GGUF files, as llama.cpp's converter would, and blocks of every
 quantised type with the values that the gguf package makes of them.
 
-  python make_gguf.py                       # what is in tests/golden/gguf
+  python make_gguf.py                       # what is in tests/golden/gguf, and seeds of tests/fuzz/corpus/gguf
   python make_gguf.py FOLDER OUT [TYPE...]  # an original-layout folder; TYPEs of 32-blocks for the matrices in turn
 
 Needs: gguf, numpy, safetensors, sentencepiece. Deterministic.
@@ -299,6 +299,61 @@ def write_blocks(path):
     w.close()
 
 
+# ---- seeds of the fuzz corpus ----
+
+def write_seed(path, name, arch, rms):
+    """Text model and mmproj in one small file, which fuzz-gguf takes for both; the tokenizer is a golden folder's."""
+    folder = os.path.join(GOLDEN, "models", name)
+    size = load(folder, "config.json")["llm_config"]["vocab_size"]
+    f = File(path, arch, ())
+    w = f.writer
+    w.add_context_length(64)
+    w.add_embedding_length(32)
+    w.add_block_count(1)
+    w.add_feed_forward_length(8)
+    w.add_head_count(2)
+    w.add_head_count_kv(1)
+    w.add_layer_norm_rms_eps(1e-6)
+    w.add_rope_freq_base(1e4)
+    tokens = (write_llama if arch == "internlm2" else write_gpt2)(w, folder, size)
+    w.add_eos_token_id(tokens.index("<|im_end|>"))
+    w.add_string("clip.projector_type", "internvl")
+    w.add_bool("clip.use_gelu", True)
+    for key, value in (("image_size", 28), ("patch_size", 14), ("embedding_length", 8), ("feed_forward_length", 8),
+                       ("block_count", 1), ("attention.head_count", 1), ("projector.scale_factor", 2)):
+        w.add_uint32("clip.vision." + key, value)
+    w.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-6)
+    w.add_array("clip.vision.image_mean", [0.485, 0.456, 0.406])
+    shapes = {"token_embd.weight": (size, 32), "output_norm.weight": (32,), "v.class_embd": (8,),
+              "v.position_embd.weight": (5, 8), "v.patch_embd.weight": (8, 3, 14, 14), "v.patch_embd.bias": (8,),
+              "mm.model.mlp.0.weight": (32,), "mm.model.mlp.0.bias": (32,), "mm.model.mlp.1.weight": (32, 32),
+              "mm.model.mlp.1.bias": (32,), "mm.model.mlp.3.weight": (32, 32), "mm.model.mlp.3.bias": (32,)}
+    text = {"attn_norm.weight": (32,), "attn_q.weight": (32, 32), "attn_k.weight": (16, 32),
+            "attn_v.weight": (16, 32), "attn_output.weight": (32, 32), "ffn_norm.weight": (32,),
+            "ffn_gate.weight": (8, 32), "ffn_up.weight": (8, 32), "ffn_down.weight": (32, 8)}
+    if arch == "qwen2":
+        text.update({"attn_q.bias": (32,), "attn_k.bias": (16,), "attn_v.bias": (16,)})
+    vision = {"ln1.weight": (8,), "ln2.weight": (8,), "ls1.weight": (8,), "ls2.weight": (8,),
+              "attn_q.weight": (8, 8), "attn_k.weight": (8, 8), "attn_v.weight": (8, 8),
+              "attn_out.weight": (8, 8), "attn_out.bias": (8,), "ffn_up.weight": (8, 8), "ffn_up.bias": (8,),
+              "ffn_down.weight": (8, 8), "ffn_down.bias": (8,)}
+    if rms:
+        vision.update({"attn_q_norm.weight": (8,), "attn_k_norm.weight": (8,)})
+    else:
+        vision.update({"ln1.bias": (8,), "ln2.bias": (8,), "attn_q.bias": (8,), "attn_k.bias": (8,), "attn_v.bias": (8,)})
+    shapes.update({"blk.0." + k: v for k, v in text.items()})
+    shapes.update({"v.blk.0." + k: v for k, v in vision.items()})
+    kinds = [T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1]
+    rng = np.random.default_rng(3)
+    for i, (key, shape) in enumerate(shapes.items()):
+        values = rng.normal(size=shape).astype(np.float32)
+        if len(shape) == 2 and shape[1] == 32:
+            w.add_tensor(key, gguf.quantize(values, kinds[i % 5]), raw_dtype=kinds[i % 5])
+        else:
+            w.add_tensor(key, values if len(shape) == 1 else values.astype(np.float16))
+    f.finish()
+
+
 def main():
     if len(sys.argv) > 2:
         convert(sys.argv[1], sys.argv[2], [T[t] for t in sys.argv[3:]])
@@ -309,6 +364,10 @@ def main():
         convert(os.path.join(GOLDEN, "models", name), os.path.join(out, name))
     convert(os.path.join(GOLDEN, "models", "internlm2-rms-orig"), os.path.join(out, "internlm2-rms-orig-quantised"),
             [T.Q8_0, T.Q4_0, T.Q5_1, T.Q5_0, T.Q4_1])
+    corpus = os.path.join(GOLDEN, "..", "fuzz", "corpus", "gguf")
+    os.makedirs(corpus, exist_ok=True)
+    write_seed(os.path.join(corpus, "seed-qwen2"), "qwen2-ln-orig", "qwen2", False)
+    write_seed(os.path.join(corpus, "seed-internlm2"), "internlm2-rms-orig", "internlm2", True)
     write_blocks(os.path.join(out, "blocks.gguf"))
 
 
