@@ -12,6 +12,7 @@ typedef struct {
   GstBuffer *buffer;            /* NULL once there is an image */
   GstVideoInfo info;
   guint max_tiles;
+  gboolean may_expire;          /* its chunk may come too late */
   float reuse_threshold;        /* to the frame before; 0: always encoded */
   GstClockTime timestamp;       /* of the buffer, or what the sampler put in its place */
   gint64 arrival;               /* monotonic, us */
@@ -38,6 +39,7 @@ typedef struct {
   char *prompt;                 /* template; expanded when it is asked */
   char *system_prompt;          /* NULL: the model's */
   IvlGenerateParams params;
+  GstClockTime max_latency;     /* from its last frame until it is asked; 0: any */
   guint epoch;                  /* the owner's: tells what was begun before a flush */
 } GstInternvlChunk;
 void gst_internvl_chunk_free (GstInternvlChunk *chunk);

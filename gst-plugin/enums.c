@@ -24,3 +24,7 @@ DEFINE_ENUM ("GstInternvlTextFormat", gst_internvl_text_format_get_type,
 
 DEFINE_ENUM ("GstInternvlSampling", gst_internvl_sampling_get_type,
     {GST_INTERNVL_SAMPLING_UNIFORM, "Evenly over the chunk", "uniform"})
+
+DEFINE_ENUM ("GstInternvlOnError", gst_internvl_on_error_get_type,
+    {GST_INTERNVL_ON_ERROR_STOP, "The stream ends with an error", "stop"},
+    {GST_INTERNVL_ON_ERROR_PASSTHROUGH, "Video goes on, without the answers; a warning tells the error", "passthrough"})

@@ -23,8 +23,14 @@ typedef enum {
   GST_INTERNVL_SAMPLING_UNIFORM,
 } GstInternvlSampling;
 
+typedef enum {
+  GST_INTERNVL_ON_ERROR_STOP,
+  GST_INTERNVL_ON_ERROR_PASSTHROUGH,
+} GstInternvlOnError;
+
 GType gst_internvl_policy_get_type (void);
 GType gst_internvl_text_format_get_type (void);
 GType gst_internvl_sampling_get_type (void);
+GType gst_internvl_on_error_get_type (void);
 
 G_END_DECLS

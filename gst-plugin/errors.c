@@ -50,14 +50,26 @@ meaning_of (const GError *error)
   return (Meaning) {GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_FAILED, "Please report this."};
 }
 
-void
-gst_internvl_post_error (GstElement *element, const GError *error)
+static void
+post (GstElement *element, GstMessageType type, const GError *error, char *debug)
 {
   Meaning meaning = meaning_of (error);
   char *text = meaning.remedy ? g_strdup_printf ("%s. %s", error->message, meaning.remedy) :
       g_strdup (error->message);
 
-  gst_element_message_full (element, GST_MESSAGE_ERROR, meaning.domain, meaning.code, text,
-      g_strdup_printf ("%s, code %d", g_quark_to_string (error->domain), error->code), __FILE__, G_STRFUNC,
-      __LINE__);
+  gst_element_message_full (element, type, meaning.domain, meaning.code, text, debug, __FILE__, G_STRFUNC, __LINE__);
+}
+
+void
+gst_internvl_post_error (GstElement *element, const GError *error)
+{
+  post (element, GST_MESSAGE_ERROR, error, g_strdup_printf ("%s, code %d", g_quark_to_string (error->domain),
+          error->code));
+}
+
+void
+gst_internvl_post_warning (GstElement *element, const GError *error, guint suppressed)
+{
+  post (element, GST_MESSAGE_WARNING, error, g_strdup_printf ("%s, code %d; %u more like it before",
+          g_quark_to_string (error->domain), error->code, suppressed));
 }

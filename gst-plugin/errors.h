@@ -7,6 +7,8 @@ G_BEGIN_DECLS
 
 /* Posts ERROR (borrowed) on the bus with what to do about it. Any thread, without locks held. */
 void gst_internvl_post_error (GstElement *element, const GError *error);
+/* The same text as a warning. SUPPRESSED: how many like it weren't posted since the last one. */
+void gst_internvl_post_warning (GstElement *element, const GError *error, guint suppressed);
 
 /* How to get a model, for messages about a missing one. */
 #define GST_INTERNVL_HOW_TO_GET_A_MODEL \

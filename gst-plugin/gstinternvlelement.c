@@ -292,10 +292,13 @@ check_settings (GstInternvl *self)
 
   GST_OBJECT_LOCK (self);
   gboolean ok = gst_internvl_settings_check (&self->settings, &error);
+  gboolean passthrough = self->settings.on_error == GST_INTERNVL_ON_ERROR_PASSTHROUGH;
   GST_OBJECT_UNLOCK (self);
-  if (!ok)
+  if (!ok && passthrough)
+    gst_internvl_post_warning (GST_ELEMENT (self), error, 0);
+  else if (!ok)
     gst_internvl_post_error (GST_ELEMENT (self), error);
-  return ok;
+  return ok || passthrough;
 }
 
 static void
@@ -305,6 +308,8 @@ start (GstInternvl *self)
   self->next_index = 0;
   g_mutex_lock (&self->lock);
   self->failed = FALSE;
+  self->warned = 0;
+  self->warnings_suppressed = 0;
   self->live = FALSE;
   self->answer_latency = 0;
   g_mutex_unlock (&self->lock);
@@ -315,7 +320,9 @@ start (GstInternvl *self)
   g_autofree char *path = gst_internvl_settings_get_model_path (&self->settings);
   g_autofree char *device = g_strdup (self->settings.device);
   gboolean share = self->settings.share;
+  self->passthrough = self->settings.on_error == GST_INTERNVL_ON_ERROR_PASSTHROUGH;
   GST_OBJECT_UNLOCK (self);
+  gst_internvl_worker_set_passthrough (self->worker, self->passthrough);
   gst_internvl_worker_start (self->worker, device, path, share);
 }
 
@@ -453,6 +460,7 @@ gst_internvl_class_init (GstInternvlClass *klass)
   gst_type_mark_as_plugin_api (gst_internvl_policy_get_type (), 0);
   gst_type_mark_as_plugin_api (gst_internvl_text_format_get_type (), 0);
   gst_type_mark_as_plugin_api (gst_internvl_sampling_get_type (), 0);
+  gst_type_mark_as_plugin_api (gst_internvl_on_error_get_type (), 0);
   gst_type_mark_as_plugin_api (GST_TYPE_INTERNVL_TEXT_PAD, 0);
 }
 

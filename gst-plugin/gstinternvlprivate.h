@@ -33,6 +33,7 @@ struct _GstInternvl
   GstSegment segment;
   GstVideoInfo info;
   gboolean have_info, have_segment;
+  gboolean passthrough;         /* on-error, since the start */
   gboolean started;             /* policy is known */
   gboolean live;
   GstBuffer *held;              /* kept back so that the last answer can ride on it; not when live */
@@ -44,6 +45,10 @@ struct _GstInternvl
   GMutex lock;
   guint epoch;                  /* counts flushes: results from before one are void */
   gboolean failed;
+  gint64 warned;                /* when, monotonic us; 0: not since the start */
+  GQuark warned_domain;
+  gint warned_code;
+  guint warnings_suppressed;
   GQueue results;               /* of GstInternvlResult, for the next buffer */
   GstInternvlResult *latest;
   GstEvent *text_stream_start, *text_segment, *text_eos;        /* for a pad that comes later */

@@ -7,6 +7,8 @@
 
 /* The latency of the text is told anew when it grew by this. */
 #define LATENCY_STEP (500 * GST_MSECOND)
+/* With on-error=passthrough the same error is told again after this. */
+#define WARNING_INTERVAL (30 * G_TIME_SPAN_SECOND)
 
 static const char *
 finish_name (IvlFinish finish)
@@ -192,6 +194,29 @@ on_failed (gpointer owner, const GError *error)
   gst_internvl_post_error (GST_ELEMENT (self), error);
 }
 
+static void
+on_warned (gpointer owner, const GError *error)
+{
+  GstInternvl *self = owner;
+  gint64 now = g_get_monotonic_time ();
+
+  g_mutex_lock (&self->lock);
+  gboolean again = self->warned && now - self->warned < WARNING_INTERVAL && error->domain == self->warned_domain &&
+      error->code == self->warned_code;
+  guint suppressed = self->warnings_suppressed;
+  if (again) {
+    self->warnings_suppressed++;
+  } else {
+    self->warned = now;
+    self->warned_domain = error->domain;
+    self->warned_code = error->code;
+    self->warnings_suppressed = 0;
+  }
+  g_mutex_unlock (&self->lock);
+  if (!again)
+    gst_internvl_post_warning (GST_ELEMENT (self), error, suppressed);
+}
+
 const GstInternvlWorkerFuncs gst_internvl_worker_funcs = {
   .loaded = on_loaded,
   .answered = on_answered,
@@ -199,6 +224,7 @@ const GstInternvlWorkerFuncs gst_internvl_worker_funcs = {
   .event = on_event,
   .frame_failed = on_frame_failed,
   .failed = on_failed,
+  .warned = on_warned,
 };
 
 GstStructure *

@@ -29,6 +29,8 @@ enum
   PROP_SEED,
   PROP_REPETITION_PENALTY,
   PROP_POLICY,
+  PROP_MAX_LATENCY,
+  PROP_ON_ERROR,
   PROP_TEXT_FORMAT,
   PROP_POST_MESSAGES,
 };
@@ -121,6 +123,12 @@ gst_internvl_settings_install (GObjectClass *klass)
   g_object_class_install_property (klass, PROP_POLICY, g_param_spec_enum ("policy", "Policy",
           "What happens when the model is slower than the video", gst_internvl_policy_get_type (),
           GST_INTERNVL_POLICY_AUTO, ready));
+  g_object_class_install_property (klass, PROP_MAX_LATENCY, g_param_spec_uint64 ("max-latency", "Maximum latency",
+          "A chunk whose last frame came in longer ago than this, in nanoseconds, when its turn comes is skipped, and "
+          "counted as dropped. 0: none is too old", 0, 24 * 3600 * GST_SECOND, 0, playing));
+  g_object_class_install_property (klass, PROP_ON_ERROR, g_param_spec_enum ("on-error", "On error",
+          "What happens when the model can't be loaded or a question can't be answered",
+          gst_internvl_on_error_get_type (), GST_INTERNVL_ON_ERROR_STOP, ready));
   g_object_class_install_property (klass, PROP_TEXT_FORMAT, g_param_spec_enum ("text-format", "Text format",
           "What comes out of text_src", gst_internvl_text_format_get_type (), GST_INTERNVL_TEXT_AUTO, playing));
   g_object_class_install_property (klass, PROP_POST_MESSAGES, g_param_spec_boolean ("post-messages", "Post messages",
@@ -241,6 +249,12 @@ gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue
     case PROP_POLICY:
       settings->policy = g_value_get_enum (value);
       break;
+    case PROP_MAX_LATENCY:
+      settings->max_latency = g_value_get_uint64 (value);
+      break;
+    case PROP_ON_ERROR:
+      settings->on_error = g_value_get_enum (value);
+      break;
     case PROP_TEXT_FORMAT:
       settings->text_format = g_value_get_enum (value);
       break;
@@ -316,6 +330,12 @@ gst_internvl_settings_get (const GstInternvlSettings *settings, guint id, GValue
       break;
     case PROP_POLICY:
       g_value_set_enum (value, settings->policy);
+      break;
+    case PROP_MAX_LATENCY:
+      g_value_set_uint64 (value, settings->max_latency);
+      break;
+    case PROP_ON_ERROR:
+      g_value_set_enum (value, settings->on_error);
       break;
     case PROP_TEXT_FORMAT:
       g_value_set_enum (value, settings->text_format);

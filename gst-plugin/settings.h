@@ -19,6 +19,8 @@ typedef struct {
   float reuse_threshold;
   IvlGenerateParams generate;
   GstInternvlPolicy policy;
+  GstClockTime max_latency;     /* 0: any */
+  GstInternvlOnError on_error;
   GstInternvlTextFormat text_format;
   gboolean post_messages;
   GError *error;                /* of the last value that can't be used; the one before stays in force */

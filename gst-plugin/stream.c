@@ -44,6 +44,7 @@ on_chunk (GstClockTime start, GstClockTime duration, GPtrArray *frames, gpointer
   chunk->prompt = g_strdup (gst_internvl_settings_get_prompt (&self->settings));
   chunk->system_prompt = g_strdup (self->settings.system_prompt);
   chunk->params = self->settings.generate;
+  chunk->max_latency = self->settings.max_latency;
   GST_OBJECT_UNLOCK (self);
   g_mutex_lock (&self->lock);
   chunk->epoch = self->epoch;
@@ -99,11 +100,13 @@ sample (GstInternvl *self, GstBuffer *buffer)
   GstInternvlSamplerConfig config;
   guint max_tiles;
   float reuse_threshold;
+  gboolean may_expire;
 
   GST_OBJECT_LOCK (self);
   config = self->settings.chunks;
   max_tiles = self->settings.max_tiles;
   reuse_threshold = self->settings.reuse_threshold;
+  may_expire = self->settings.max_latency != 0;
   GST_OBJECT_UNLOCK (self);
   config.eager = self->live;
   gst_internvl_sampler_configure (self->sampler, &config);
@@ -131,6 +134,7 @@ sample (GstInternvl *self, GstBuffer *buffer)
   frame->timestamp = time;
   frame->max_tiles = max_tiles;
   frame->reuse_threshold = reuse_threshold;
+  frame->may_expire = may_expire;
   frame->arrival = g_get_monotonic_time ();
   gst_internvl_sampler_push (self->sampler, frame, media_time, duration);
   gst_internvl_frame_unref (frame);
@@ -238,6 +242,8 @@ gst_internvl_chain (GstPad *pad, GstObject *parent, GstBuffer *buffer)
   GstFlowReturn flow = GST_FLOW_OK;
 
   if (!self->have_info) {
+    if (self->passthrough)
+      return push_video (self, buffer);
     gst_buffer_unref (buffer);
     return GST_FLOW_NOT_NEGOTIATED;
   }
@@ -342,6 +348,12 @@ set_caps (GstInternvl *self, GstEvent *event)
 
   gst_event_parse_caps (event, &caps);
   if (!gst_video_info_from_caps (&info, caps)) {
+    self->have_info = FALSE;
+    if (self->passthrough) {
+      GST_ELEMENT_WARNING (self, STREAM, FORMAT, ("These are not caps of raw video; put videoconvert in front."),
+          ("%" GST_PTR_FORMAT, caps));
+      return TRUE;
+    }
     GST_ELEMENT_ERROR (self, STREAM, FORMAT, ("These are not caps of raw video; put videoconvert in front."),
         ("%" GST_PTR_FORMAT, caps));
     return FALSE;

@@ -56,7 +56,7 @@ struct GstInternvlWorker
   GQueue jobs;                  /* of Job, in order */
   GQueue abandoned;             /* of Job, asked and then flushed */
   GQueue trash;                 /* of GPtrArray of frames, for the thread to free without the lock */
-  gboolean flushing, quit, live;
+  gboolean flushing, quit, live, passthrough;
   guint flushes;                /* tells what was begun before a flush from what came after */
   ModelState state;
   GCancellable *cancellable;
@@ -190,6 +190,13 @@ gst_internvl_worker_set_live (GstInternvlWorker *worker, gboolean live)
 }
 
 void
+gst_internvl_worker_set_passthrough (GstInternvlWorker *worker, gboolean passthrough)
+{
+  g_assert (!worker->thread);
+  worker->passthrough = passthrough;
+}
+
+void
 gst_internvl_worker_set_flushing (GstInternvlWorker *worker, gboolean flushing)
 {
   GPtrArray *sessions = g_ptr_array_new_with_free_func ((GDestroyNotify) ivl_session_unref);
@@ -233,7 +240,8 @@ gst_internvl_worker_set_flushing (GstInternvlWorker *worker, gboolean flushing)
 static gboolean
 is_open (GstInternvlWorker *worker)
 {
-  return worker->thread && !worker->flushing && !worker->quit && worker->state != MODEL_FAILED;
+  return worker->thread && !worker->flushing && !worker->quit &&
+      (worker->state != MODEL_FAILED || worker->passthrough);
 }
 
 void
@@ -246,7 +254,7 @@ gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *fram
     frame->queued = TRUE;
     /* A live source can't wait, and the frames of a chunk that will come too late anyway are not worth its
      * buffers. */
-    if (!is_open (worker) || (worker->live && (worker->state == MODEL_LOADING ||
+    if (!is_open (worker) || worker->state == MODEL_FAILED || (worker->live && (worker->state == MODEL_LOADING ||
                 worker->frames.length >= MAX_FRAMES))) {
       GST_LOG ("frame %" GST_TIME_FORMAT " is lost", GST_TIME_ARGS (frame->timestamp));
       frame->ready = TRUE;
@@ -347,10 +355,13 @@ fail (GstInternvlWorker *worker, const GError *error)
   GST_WARNING ("%s", error->message);
   g_mutex_lock (&worker->lock);
   gboolean first = worker->state != MODEL_FAILED && !worker->quit;
-  worker->state = MODEL_FAILED;
+  if (!worker->passthrough || !worker->model || g_error_matches (error, IVL_ERROR, IVL_ERROR_DEVICE_LOST))
+    worker->state = MODEL_FAILED;
   g_mutex_unlock (&worker->lock);
   /* The message goes out before the stream ends with an error: else that would be blamed on others. */
-  if (first)
+  if (first && worker->passthrough)
+    worker->funcs->warned (worker->owner, error);
+  else if (first)
     worker->funcs->failed (worker->owner, error);
   g_mutex_lock (&worker->lock);
   g_cond_broadcast (&worker->progress);
@@ -363,6 +374,11 @@ load (GstInternvlWorker *worker)
   g_autoptr (GError) error = NULL;
   gint64 begin = g_get_monotonic_time ();
 
+  if (!worker->path) {
+    g_set_error_literal (&error, IVL_ERROR, IVL_ERROR_BAD_MODEL, "No model is set");
+    fail (worker, error);
+    return;
+  }
   GST_INFO ("loading %s on %s", worker->path, worker->device ? worker->device : "the default device");
   if (worker->share) {
     worker->model = ivl_model_share (worker->device, worker->path, NULL, worker->cancellable, &error);
@@ -413,9 +429,12 @@ make_image (GstInternvlWorker *worker, GstInternvlFrame *frame, gboolean prefetc
   g_mutex_lock (&worker->lock);
   guint flushes = worker->flushes;
   g_mutex_unlock (&worker->lock);
+  gboolean lost = worker->state == MODEL_FAILED;
   if (frame->reuse_threshold == 0 || flushes != worker->last_flushes)
     g_clear_pointer (&worker->last, ivl_image_unref);
-  if (!gst_internvl_map (&mapping, &frame->info, frame->buffer, &error)) {
+  if (lost) {
+    GST_LOG ("frame %" GST_TIME_FORMAT " comes after a failure", GST_TIME_ARGS (frame->timestamp));
+  } else if (!gst_internvl_map (&mapping, &frame->info, frame->buffer, &error)) {
     worker->funcs->frame_failed (worker->owner, error);
   } else {
     image = ivl_image_new_after (worker->model, &mapping.picture, frame->max_tiles, worker->last,
@@ -553,9 +572,10 @@ deliver_head (GstInternvlWorker *worker)
 
   if (job->event) {
     worker->funcs->event (worker->owner, g_steal_pointer (&job->event));
-  } else if (job->error) {
+  } else if (job->error && !worker->passthrough) {
     error = g_steal_pointer (&job->error);
   } else {
+    error = g_steal_pointer (&job->error);
     /* A flush may free the job as soon as the lock is free. */
     GstInternvlChunk *chunk = g_steal_pointer (&job->chunk);
     IvlAnswer *answer = g_steal_pointer (&job->answer);
@@ -597,6 +617,16 @@ deliver_head (GstInternvlWorker *worker)
   g_cond_broadcast (&worker->progress);
 }
 
+/* With the lock. Whether it is not worth its frames' encoding any more. */
+static gboolean
+is_too_late (GstInternvlWorker *worker, const GstInternvlChunk *chunk)
+{
+  const GstInternvlFrame *last = g_ptr_array_index (chunk->frames, chunk->frames->len - 1);
+
+  return worker->state == MODEL_FAILED || (chunk->max_latency &&
+      (GstClockTime) (g_get_monotonic_time () - last->arrival) * GST_USECOND > chunk->max_latency);
+}
+
 /* With the lock. The next chunk to ask, its frames ready; those that needn't be asked any more become done. */
 static Job *
 next_to_ask (GstInternvlWorker *worker)
@@ -624,6 +654,10 @@ next_to_ask (GstInternvlWorker *worker)
     asked += job->state == JOB_ASKED;
     if (job->state != JOB_WAITING)
       continue;
+    if (is_too_late (worker, job->chunk)) {
+      drop (worker, job);
+      continue;
+    }
     switch (frames_state (job->chunk)) {
       case FRAMES_PENDING:
         return NULL;
@@ -692,14 +726,14 @@ worker_thread (gpointer data)
     reap (worker);
     if (worker->quit && g_queue_is_empty (&worker->abandoned))
       break;
-    if (worker->quit || worker->flushing || worker->state != MODEL_READY) {
+    if (worker->quit || worker->flushing || (worker->state != MODEL_READY && !worker->passthrough)) {
       g_cond_wait (&worker->work, &worker->lock);
     } else if (head_is_done (worker)) {
       deliver_head (worker);
     } else if (!g_queue_is_empty (&worker->frames)) {
       GstInternvlFrame *frame = g_queue_pop_head (&worker->frames);
       /* While a chunk waits for its turn, the device has more urgent work. */
-      gboolean prefetch = !worker->live || count_chunks (worker, JOB_WAITING) == 0;
+      gboolean prefetch = (!worker->live && !frame->may_expire) || count_chunks (worker, JOB_WAITING) == 0;
 
       g_mutex_unlock (&worker->lock);
       make_image (worker, frame, prefetch);

@@ -35,6 +35,8 @@ typedef struct {
   void (*frame_failed) (gpointer owner, const GError *error);
   /* Nothing more will come: wait_room and drain return FALSE from now on. */
   void (*failed) (gpointer owner, const GError *error);
+  /* Instead, if it passes through: what it was about is skipped. */
+  void (*warned) (gpointer owner, const GError *error);
 } GstInternvlWorkerFuncs;
 
 typedef struct GstInternvlWorker GstInternvlWorker;
@@ -56,6 +58,10 @@ void gst_internvl_worker_unload (GstInternvlWorker *worker);
 void gst_internvl_worker_set_flushing (GstInternvlWorker *worker, gboolean flushing);
 /* LIVE: newest chunk wins. Else all of them are asked. */
 void gst_internvl_worker_set_live (GstInternvlWorker *worker, gboolean live);
+
+/* PASSTHROUGH: an error drops the chunks that it is about, at worst all that come, and is otherwise of no consequence.
+ * Else it is the end. Only while stopped. */
+void gst_internvl_worker_set_passthrough (GstInternvlWorker *worker, gboolean passthrough);
 
 /* Takes a reference, unless FRAME is here already. */
 void gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *frame);

@@ -46,6 +46,125 @@ test_reuse_flush (void)
   finish (&f);
 }
 
+/* Until the clock that tells the age of things has moved. */
+static void
+let_time_pass (void)
+{
+  gint64 now = g_get_monotonic_time ();
+
+  while (g_get_monotonic_time () <= now + 1);
+}
+
+static void
+test_max_latency (void)
+{
+  Fixture f = { 0 };
+  FakeCounts counts;
+
+  fake_engine_hold_loading (TRUE);
+  begin (&f, "policy=all max-latency=1", TRUE);
+  play (&f);
+  g_assert_cmpint (push_frames (&f, 11), ==, GST_FLOW_OK);
+  let_time_pass ();
+  fake_engine_hold_loading (FALSE);
+  GstMessage *qos = wait_message (&f, GST_MESSAGE_QOS);
+  guint64 time, duration, dropped;
+  gst_message_parse_qos (qos, NULL, NULL, &time, NULL, &duration);
+  gst_message_parse_qos_stats (qos, NULL, NULL, &dropped);
+  gst_message_unref (qos);
+  g_assert_cmpuint (time, ==, 0);
+  g_assert_cmpuint (duration, ==, GST_SECOND);
+  g_assert_cmpuint (dropped, ==, 1);
+  fake_engine_get_counts (&counts);
+  g_assert_cmpuint (counts.questions, ==, 0);
+  /* From the next chunk on. */
+  g_object_set (f.element, "max-latency", GST_SECOND * 3600, NULL);
+  push_frames (&f, 10);
+  expect_text (&f, GST_SECOND, GST_SECOND, "2 frames #0c0c0c #111111");
+  g_assert_cmpuint (get_stat (&f, "dropped"), ==, 1);
+  finish (&f);
+}
+
+/* ---- video goes on ---- */
+
+static void
+expect_passthrough (FakeStage stage, IvlErrorCode code, const char *properties, guint chunks)
+{
+  Fixture f = { 0 };
+  g_autofree char *all = g_strconcat ("policy=all on-error=passthrough ", properties, NULL);
+  g_autoptr (GError) warning = NULL;
+  GstEvent *event;
+
+  if (stage < FAKE_STAGES)
+    fake_engine_fail (stage, code, 0);
+  begin (&f, all, TRUE);
+  play (&f);
+  g_assert_cmpint (push_frames (&f, 40), ==, GST_FLOW_OK);
+  g_assert_true (gst_harness_push_event (f.h, gst_event_new_eos ()));
+  g_assert_cmpuint (gst_harness_buffers_received (f.h), ==, 40);
+  g_assert_cmpuint (get_stat (&f, "chunks"), ==, chunks);
+  g_assert_cmpuint (get_stat (&f, "dropped"), ==, 4 - chunks);
+  GstMessage *message = wait_message (&f, GST_MESSAGE_WARNING);
+  gst_message_parse_warning (message, &warning, NULL);
+  gst_message_unref (message);
+  g_assert_nonnull (strstr (warning->message, stage < FAKE_STAGES ? "made to fail" : "missing"));
+  /* Once, and no error. */
+  g_assert_null (gst_bus_pop_filtered (f.bus, GST_MESSAGE_WARNING | GST_MESSAGE_ERROR));
+  for (gboolean eos = FALSE; !eos;) {
+    event = gst_harness_pull_event (f.text);
+    g_assert_nonnull (event);
+    eos = GST_EVENT_TYPE (event) == GST_EVENT_EOS;
+    gst_event_unref (event);
+  }
+  finish (&f);
+}
+
+static void
+test_passthrough (void)
+{
+  /* The model is not there: nothing is answered. */
+  expect_passthrough (FAKE_DEVICE, IVL_ERROR_NO_DEVICE, "", 0);
+  expect_passthrough (FAKE_STAGES, 0, "device=missing share=false", 0);
+  expect_passthrough (FAKE_LOAD, IVL_ERROR_BAD_MODEL, "", 0);
+  /* A frame, a chunk. */
+  expect_passthrough (FAKE_IMAGE, IVL_ERROR_UNSUPPORTED, "", 4);
+  expect_passthrough (FAKE_SESSION, IVL_ERROR_OUT_OF_MEMORY, "", 3);
+  expect_passthrough (FAKE_ASK, IVL_ERROR_CONTEXT_FULL, "", 3);
+  expect_passthrough (FAKE_ANSWER, IVL_ERROR_INTERNAL, "", 3);
+}
+
+static void
+test_passthrough_device_lost (void)
+{
+  Fixture f = { 0 };
+
+  fake_engine_fail (FAKE_ANSWER, IVL_ERROR_DEVICE_LOST, 1);
+  begin (&f, "policy=live on-error=passthrough", FALSE);
+  play (&f);
+  GstMessage *warning = NULL;
+  while (!(warning = gst_bus_pop_filtered (f.bus, GST_MESSAGE_WARNING | GST_MESSAGE_ERROR)))
+    g_assert_cmpint (push_frames (&f, 10), ==, GST_FLOW_OK);
+  g_assert_cmpint (GST_MESSAGE_TYPE (warning), ==, GST_MESSAGE_WARNING);
+  gst_message_unref (warning);
+  g_assert_cmpint (push_frames (&f, 50), ==, GST_FLOW_OK);
+  g_assert_true (gst_harness_push_event (f.h, gst_event_new_eos ()));
+  g_assert_cmpuint (get_stat (&f, "chunks"), ==, 1);
+  g_assert_cmpuint (gst_harness_buffers_received (f.h), ==, f.next);
+  finish (&f);
+}
+
+static void
+test_passthrough_no_model (void)
+{
+  GstElement *element = gst_object_ref_sink (gst_parse_launch ("internvl on-error=passthrough", NULL));
+
+  g_unsetenv ("INTERNVL_MODEL");
+  g_assert_cmpint (gst_element_set_state (element, GST_STATE_PLAYING), ==, GST_STATE_CHANGE_SUCCESS);
+  gst_element_set_state (element, GST_STATE_NULL);
+  gst_object_unref (element);
+  fake_engine_reset ();
+}
+
 int
 main (int argc, char **argv)
 {
@@ -54,6 +173,10 @@ main (int argc, char **argv)
 #define add(path, name) g_test_add_func ("/questions/" path, name)
   add ("reuse-threshold", test_reuse_threshold);
   add ("reuse-flush", test_reuse_flush);
+  add ("max-latency", test_max_latency);
+  add ("passthrough", test_passthrough);
+  add ("passthrough/device-lost", test_passthrough_device_lost);
+  add ("passthrough/no-model", test_passthrough_no_model);
   int status = g_test_run ();
   /* With GST_TRACERS=leaks it tells what is left. */
   gst_deinit ();
