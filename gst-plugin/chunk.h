@@ -39,6 +39,7 @@ typedef struct {
   char *prompt;                 /* template; expanded when it is asked */
   char *system_prompt;          /* NULL: the model's */
   IvlGenerateParams params;
+  gboolean tokens;              /* its text is wanted as it comes */
   GstClockTime max_latency;     /* from its last frame until it is asked; 0: any */
   guint epoch;                  /* the owner's: tells what was begun before a flush */
 } GstInternvlChunk;

@@ -115,6 +115,24 @@ on_answered (gpointer owner, const GstInternvlChunk *chunk, const char *prompt, 
 }
 
 static void
+on_partial (gpointer owner, const GstInternvlPartial *partial)
+{
+  GstInternvl *self = owner;
+
+  g_mutex_lock (&self->lock);
+  gboolean current = partial->epoch == self->epoch;
+  g_mutex_unlock (&self->lock);
+  if (current)
+    gst_element_post_message (GST_ELEMENT (self), gst_message_new_element (GST_OBJECT (self),
+            gst_structure_new ("internvl-tokens",
+                "text", G_TYPE_STRING, partial->text,
+                "piece", G_TYPE_STRING, partial->piece,
+                "chunk", G_TYPE_UINT64, partial->chunk,
+                "timestamp", G_TYPE_UINT64, partial->timestamp,
+                "stream-id", G_TYPE_STRING, partial->stream_id, NULL)));
+}
+
+static void
 on_dropped (gpointer owner, const GstInternvlChunk *chunk)
 {
   GstInternvl *self = owner;
@@ -220,6 +238,7 @@ on_warned (gpointer owner, const GError *error)
 const GstInternvlWorkerFuncs gst_internvl_worker_funcs = {
   .loaded = on_loaded,
   .answered = on_answered,
+  .partial = on_partial,
   .dropped = on_dropped,
   .event = on_event,
   .frame_failed = on_frame_failed,

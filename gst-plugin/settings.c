@@ -33,6 +33,7 @@ enum
   PROP_ON_ERROR,
   PROP_TEXT_FORMAT,
   PROP_POST_MESSAGES,
+  PROP_TOKENS,
 };
 
 void
@@ -133,6 +134,9 @@ gst_internvl_settings_install (GObjectClass *klass)
           "What comes out of text_src", gst_internvl_text_format_get_type (), GST_INTERNVL_TEXT_AUTO, playing));
   g_object_class_install_property (klass, PROP_POST_MESSAGES, g_param_spec_boolean ("post-messages", "Post messages",
           "Post each result on the bus as an element message \"internvl\"", TRUE, playing));
+  g_object_class_install_property (klass, PROP_TOKENS, g_param_spec_boolean ("tokens", "Tokens",
+          "Post an answer also while it is being written, as element messages \"internvl-tokens\" with text (so far), "
+          "piece (what is new), chunk, timestamp and stream-id", FALSE, playing));
 }
 
 static void
@@ -261,6 +265,9 @@ gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue
     case PROP_POST_MESSAGES:
       settings->post_messages = g_value_get_boolean (value);
       break;
+    case PROP_TOKENS:
+      settings->tokens = g_value_get_boolean (value);
+      break;
     default:
       return FALSE;
   }
@@ -342,6 +349,9 @@ gst_internvl_settings_get (const GstInternvlSettings *settings, guint id, GValue
       break;
     case PROP_POST_MESSAGES:
       g_value_set_boolean (value, settings->post_messages);
+      break;
+    case PROP_TOKENS:
+      g_value_set_boolean (value, settings->tokens);
       break;
     default:
       return FALSE;

@@ -22,7 +22,7 @@ typedef struct {
   GstClockTime max_latency;     /* 0: any */
   GstInternvlOnError on_error;
   GstInternvlTextFormat text_format;
-  gboolean post_messages;
+  gboolean post_messages, tokens;
   GError *error;                /* of the last value that can't be used; the one before stays in force */
 } GstInternvlSettings;
 

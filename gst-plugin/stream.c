@@ -44,6 +44,7 @@ on_chunk (GstClockTime start, GstClockTime duration, GPtrArray *frames, gpointer
   chunk->prompt = g_strdup (gst_internvl_settings_get_prompt (&self->settings));
   chunk->system_prompt = g_strdup (self->settings.system_prompt);
   chunk->params = self->settings.generate;
+  chunk->tokens = self->settings.tokens;
   chunk->max_latency = self->settings.max_latency;
   GST_OBJECT_UNLOCK (self);
   g_mutex_lock (&self->lock);

@@ -31,6 +31,8 @@ typedef struct
   GstInternvlChunk *chunk;
   JobState state;
   char *prompt;
+  GString *text;                /* so far, if wanted */
+  gsize told;                   /* bytes of it */
   IvlSession *session;
   IvlAnswer *answer;
   GError *error;
@@ -77,6 +79,8 @@ job_free (Job *job)
   gst_clear_event (&job->event);
   gst_internvl_chunk_free (job->chunk);
   g_free (job->prompt);
+  if (job->text)
+    g_string_free (job->text, TRUE);
   ivl_session_unref (job->session);
   if (job->answer)
     ivl_answer_free (job->answer);
@@ -404,7 +408,18 @@ load (GstInternvlWorker *worker)
   g_mutex_unlock (&worker->lock);
 }
 
-/* On the engine's thread. */
+/* On the engine's thread, as on_done. */
+static void
+on_text (const char *piece, gpointer user_data)
+{
+  Job *job = user_data;
+
+  g_mutex_lock (&job->worker->lock);
+  g_string_append (job->text, piece);
+  g_cond_signal (&job->worker->work);
+  g_mutex_unlock (&job->worker->lock);
+}
+
 static void
 on_done (IvlSession *session, IvlAnswer *answer, const GError *error, gpointer user_data)
 {
@@ -521,6 +536,11 @@ ask (GstInternvlWorker *worker, Job *job, guint flushes, const char *previous)
   question.images = images;
   question.media = IVL_MEDIA_VIDEO;
   question.params = chunk->params;
+  if (chunk->tokens) {
+    job->text = g_string_new (NULL);
+    question.text_func = on_text;
+    question.text_data = job;
+  }
 
   IvlSession *session = ivl_session_new (worker->model, &error);
   if (session) {
@@ -678,6 +698,36 @@ next_to_ask (GstInternvlWorker *worker)
   return asked < most ? next : NULL;
 }
 
+/* With the lock. One that has text that wasn't told. */
+static Job *
+find_partial (GstInternvlWorker *worker)
+{
+  for (GList *l = worker->jobs.head; l; l = l->next) {
+    Job *job = l->data;
+    if (job->text && job->text->len > job->told)
+      return job;
+  }
+  return NULL;
+}
+
+/* With the lock, which is let go of meanwhile: then a flush may free the job. */
+static void
+deliver_partial (GstInternvlWorker *worker, Job *job)
+{
+  GstInternvlPartial partial = {
+    .chunk = job->chunk->index,.timestamp = job->chunk->timestamp,.stream_id = g_strdup (job->chunk->stream_id),
+    .epoch = job->chunk->epoch,.text = g_strdup (job->text->str)
+  };
+
+  partial.piece = partial.text + job->told;
+  job->told = job->text->len;
+  g_mutex_unlock (&worker->lock);
+  worker->funcs->partial (worker->owner, &partial);
+  g_free (partial.stream_id);
+  g_free (partial.text);
+  g_mutex_lock (&worker->lock);
+}
+
 static gboolean
 head_is_done (GstInternvlWorker *worker)
 {
@@ -728,6 +778,8 @@ worker_thread (gpointer data)
       break;
     if (worker->quit || worker->flushing || (worker->state != MODEL_READY && !worker->passthrough)) {
       g_cond_wait (&worker->work, &worker->lock);
+    } else if ((job = find_partial (worker))) {
+      deliver_partial (worker, job);
     } else if (head_is_done (worker)) {
       deliver_head (worker);
     } else if (!g_queue_is_empty (&worker->frames)) {
@@ -752,7 +804,7 @@ worker_thread (gpointer data)
       g_mutex_unlock (&worker->lock);
       ask (worker, job, flushes, previous);
       g_mutex_lock (&worker->lock);
-    } else if (!head_is_done (worker)) {
+    } else if (!head_is_done (worker) && !find_partial (worker)) {
       g_cond_wait (&worker->work, &worker->lock);
     }
   }

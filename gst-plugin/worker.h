@@ -22,11 +22,23 @@ typedef struct {
   guint64 encode_ns, prefill_ns, decode_ns;     /* sums over the answers */
 } GstInternvlWorkerStats;
 
+/* What is known of an answer that is still being written. */
+typedef struct {
+  guint64 chunk;
+  GstClockTime timestamp;
+  char *stream_id;
+  guint epoch;
+  char *text;
+  const char *piece;            /* end of text that was not told before */
+} GstInternvlPartial;
+
 typedef struct {
   /* The model is there. */
   void (*loaded) (gpointer owner, const IvlModelInfo *info);
   /* CHUNK (borrowed) was answered. PROMPT as it was asked. */
   void (*answered) (gpointer owner, const GstInternvlChunk *chunk, const char *prompt, const IvlAnswer *answer);
+  /* There is more of an answer, if the chunk says that this is wanted. */
+  void (*partial) (gpointer owner, const GstInternvlPartial *partial);
   /* CHUNK (borrowed) was skipped. */
   void (*dropped) (gpointer owner, const GstInternvlChunk *chunk);
   /* An event (transfer full) whose turn it is; may be called on the streaming thread, must not block. */

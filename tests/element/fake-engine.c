@@ -39,6 +39,7 @@ typedef struct
 {
   IvlSession *session;
   guint index;
+  gboolean begun;               /* its first word was told */
   GPtrArray *images;
   IvlAnswerFunc done;
   IvlTextFunc text_func;
@@ -747,6 +748,24 @@ find_ready (IvlModel *model)
   return fake.hold_answers && fake.permits == 0 ? NULL : model->questions.head;
 }
 
+/* The first word of each answer, whether it may end or not. With the lock, which is let go of meanwhile. */
+static void
+tell_first_words (IvlModel *model)
+{
+  for (GList *l = model->questions.head; l; l = l->next) {
+    Question *q = l->data;
+
+    if (q->begun || !q->text_func)
+      continue;
+    q->begun = TRUE;
+    g_autofree char *text = write_answer (q, g_ptr_array_index (fake.questions, q->index));
+    text[strcspn (text, " ")] = '\0';
+    g_mutex_unlock (&lock);
+    q->text_func (text, q->text_data);
+    g_mutex_lock (&lock);
+  }
+}
+
 static gpointer
 scheduler (gpointer data)
 {
@@ -754,6 +773,7 @@ scheduler (gpointer data)
 
   enter ();
   for (;;) {
+    tell_first_words (model);
     GList *link = find_ready (model);
 
     if (!link) {
@@ -795,7 +815,7 @@ scheduler (gpointer data)
     g_mutex_unlock (&lock);
 
     if (answer && q->text_func)
-      q->text_func (answer->text, q->text_data);
+      q->text_func (answer->text + strcspn (answer->text, " "), q->text_data);
     q->done (q->session, answer, error, q->user_data);
 
     g_mutex_lock (&lock);

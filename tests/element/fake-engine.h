@@ -25,7 +25,7 @@ void fake_engine_set_answer (const char *answer);
 
 /* Loading waits. */
 void fake_engine_hold_loading (gboolean hold);
-/* Answers wait; release_answers lets COUNT of them through. */
+/* Answers wait, after their first word; release_answers lets COUNT of them through. */
 void fake_engine_hold_answers (gboolean hold);
 void fake_engine_release_answers (guint count);
 /* Making images waits: the element's worker is stuck. */

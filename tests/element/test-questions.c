@@ -85,6 +85,51 @@ test_max_latency (void)
   finish (&f);
 }
 
+/* ---- while it is written ---- */
+
+static GstStructure *
+wait_element_message (Fixture *f, const char *name)
+{
+  GstMessage *message = wait_message (f, GST_MESSAGE_ELEMENT);
+
+  if (!gst_message_has_name (message, name))
+    g_error ("a message %s rather than %s", gst_structure_get_name (gst_message_get_structure (message)), name);
+  GstStructure *structure = gst_structure_copy (gst_message_get_structure (message));
+  gst_message_unref (message);
+  return structure;
+}
+
+static void
+test_tokens (void)
+{
+  Fixture f = { 0 };
+  GstStructure *message;
+
+  begin (&f, "policy=all tokens=true", FALSE);
+  fake_engine_hold_answers (TRUE);
+  play (&f);
+  push_frames (&f, 11);
+  message = wait_element_message (&f, "internvl-tokens");
+  g_assert_cmpstr (gst_structure_get_string (message, "text"), ==, "2");
+  g_assert_cmpstr (gst_structure_get_string (message, "piece"), ==, "2");
+  g_assert_cmpuint (test_get_uint64 (message, "chunk"), ==, 0);
+  g_assert_cmpuint (test_get_uint64 (message, "timestamp"), ==, 0);
+  g_assert_true (gst_structure_has_field_typed (message, "stream-id", G_TYPE_STRING));
+  gst_structure_free (message);
+  fake_engine_release_answers (1);
+  message = wait_element_message (&f, "internvl-tokens");
+  g_assert_cmpstr (gst_structure_get_string (message, "text"), ==, "2 frames #020202 #070707");
+  g_assert_cmpstr (gst_structure_get_string (message, "piece"), ==, " frames #020202 #070707");
+  gst_structure_free (message);
+  gst_structure_free (wait_result (&f));
+  /* And no more of them. */
+  g_object_set (f.element, "tokens", FALSE, NULL);
+  push_frames (&f, 10);
+  fake_engine_release_answers (1);
+  gst_structure_free (wait_result (&f));
+  finish (&f);
+}
+
 /* ---- video goes on ---- */
 
 static void
@@ -174,6 +219,7 @@ main (int argc, char **argv)
   add ("reuse-threshold", test_reuse_threshold);
   add ("reuse-flush", test_reuse_flush);
   add ("max-latency", test_max_latency);
+  add ("tokens", test_tokens);
   add ("passthrough", test_passthrough);
   add ("passthrough/device-lost", test_passthrough_device_lost);
   add ("passthrough/no-model", test_passthrough_no_model);
