@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "tensor/gguf-quants.h"
 
+#define HEADER_BYTES 24
 #define MAX_NAME_BYTES 512
 #define MAX_DIMS 4          /* of the format */
 #define MAX_VALUES 65536
@@ -311,14 +312,14 @@ place_tensors (IvlGguf *self, const guint8 *data, guint64 data_bytes, const GArr
 static gboolean
 read_all (IvlGguf *self, const guint8 *all, GError **error)
 {
+  if (self->size < HEADER_BYTES)
+    return refuse (self, error, "%" G_GUINT64_FORMAT " bytes are too few for a GGUF file; download it again", self->size);
   Cursor c = { all, all, all + self->size, TRUE };
   const guint8 *magic = take (&c, 4);
   guint32 version = take_u32 (&c);
   guint64 n_tensors = take_u64 (&c), n_values = take_u64 (&c);
-  if (magic && memcmp (magic, "GGUF", 4) != 0)
+  if (memcmp (magic, "GGUF", 4) != 0)
     return refuse (self, error, "not a GGUF file");
-  if (!c.ok)
-    return refuse (self, error, "%" G_GUINT64_FORMAT " bytes are too few for a GGUF file; download it again", self->size);
   if (version != 2 && version != 3) {
     if (GUINT32_SWAP_LE_BE (version) <= 16)
       return ivl_fail (error, IVL_ERROR_UNSUPPORTED, "%s: big-endian; this engine reads little-endian GGUF", self->name);
