@@ -39,5 +39,6 @@ gst_internvl_chunk_free (GstInternvlChunk *chunk)
   g_free (chunk->stream_id);
   g_free (chunk->prompt);
   g_free (chunk->system_prompt);
+  g_free (chunk->alert_on);
   g_free (chunk);
 }

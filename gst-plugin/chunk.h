@@ -41,6 +41,8 @@ typedef struct {
   IvlGenerateParams params;
   gboolean tokens;              /* its text is wanted as it comes */
   GstClockTime max_latency;     /* from its last frame until it is asked; 0: any */
+  char *alert_on;               /* NULL: none */
+  GstClockTime alert_hold;
   guint epoch;                  /* the owner's: tells what was begun before a flush */
 } GstInternvlChunk;
 void gst_internvl_chunk_free (GstInternvlChunk *chunk);

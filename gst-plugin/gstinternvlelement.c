@@ -306,6 +306,7 @@ start (GstInternvl *self)
 {
   self->started = FALSE;
   self->next_index = 0;
+  self->alert = (GstInternvlAlert) { 0 };
   g_mutex_lock (&self->lock);
   self->failed = FALSE;
   self->warned = 0;

@@ -2,6 +2,7 @@
  * thread: chain and events), results.c (the worker's thread: answers to everybody who wants them). */
 #pragma once
 
+#include "alert.h"
 #include "gstinternvlelement.h"
 #include "settings.h"
 #include "textmeta.h"
@@ -40,6 +41,8 @@ struct _GstInternvl
   GQueue held_events;           /* that came after it */
   guint64 next_index;
   char *stream_id;
+
+  GstInternvlAlert alert;       /* the worker's thread's */
 
   /* Under lock, which may be taken inside of the worker's lock, never the other way round */
   GMutex lock;

@@ -70,6 +70,30 @@ is_current (GstInternvl *self, const GstInternvlChunk *chunk)
   return chunk->epoch == self->epoch;
 }
 
+/* On each edge, with the times of the chunk that makes it. */
+static void
+update_alert (GstInternvl *self, const GstInternvlChunk *chunk, const IvlAnswer *answer)
+{
+  if (answer->finish == IVL_FINISH_CANCELLED || !GST_CLOCK_TIME_IS_VALID (chunk->running_time))
+    return;
+  gboolean matched = chunk->alert_on && gst_internvl_alert_matches (answer->text, chunk->alert_on);
+  GstInternvlAlertEdge edge = gst_internvl_alert_update (&self->alert, matched, chunk->running_time,
+      chunk->running_time + chunk->duration, chunk->alert_on ? chunk->alert_hold : 0);
+
+  if (edge != GST_INTERNVL_ALERT_NONE)
+    gst_element_post_message (GST_ELEMENT (self), gst_message_new_element (GST_OBJECT (self),
+            gst_structure_new ("internvl-alert",
+                "state", G_TYPE_STRING, edge == GST_INTERNVL_ALERT_RAISED ? "raised" : "cleared",
+                "text", G_TYPE_STRING, answer->text,
+                "timestamp", G_TYPE_UINT64, chunk->timestamp,
+                "duration", G_TYPE_UINT64, chunk->duration,
+                "stream-time", G_TYPE_UINT64, chunk->stream_time,
+                "running-time", G_TYPE_UINT64, chunk->running_time,
+                "since", G_TYPE_UINT64, self->alert.since,
+                "stream-id", G_TYPE_STRING, chunk->stream_id,
+                "chunk", G_TYPE_UINT64, chunk->index, NULL)));
+}
+
 static void
 on_answered (gpointer owner, const GstInternvlChunk *chunk, const char *prompt, const IvlAnswer *answer)
 {
@@ -108,6 +132,7 @@ on_answered (gpointer owner, const GstInternvlChunk *chunk, const char *prompt, 
   if (post)
     gst_element_post_message (GST_ELEMENT (self), gst_message_new_element (GST_OBJECT (self),
             gst_structure_copy (result->structure)));
+  update_alert (self, chunk, answer);
   if (tell_latency)
     gst_element_post_message (GST_ELEMENT (self), gst_message_new_latency (GST_OBJECT (self)));
   g_object_notify_by_pspec (G_OBJECT (self), gst_internvl_stats_pspec ());

@@ -34,6 +34,8 @@ enum
   PROP_TEXT_FORMAT,
   PROP_POST_MESSAGES,
   PROP_TOKENS,
+  PROP_ALERT_ON,
+  PROP_ALERT_HOLD,
 };
 
 void
@@ -59,6 +61,7 @@ gst_internvl_settings_clear (GstInternvlSettings *settings)
   g_free (settings->prompt_path);
   g_free (settings->prompt_from_path);
   g_free (settings->system_prompt);
+  g_free (settings->alert_on);
   g_clear_error (&settings->error);
 }
 
@@ -137,6 +140,13 @@ gst_internvl_settings_install (GObjectClass *klass)
   g_object_class_install_property (klass, PROP_TOKENS, g_param_spec_boolean ("tokens", "Tokens",
           "Post an answer also while it is being written, as element messages \"internvl-tokens\" with text (so far), "
           "piece (what is new), chunk, timestamp and stream-id", FALSE, playing));
+  g_object_class_install_property (klass, PROP_ALERT_ON, g_param_spec_string ("alert-on", "Alert on",
+          "Words that an answer begins with, in any case, such as \"yes\": the first such answer posts the element "
+          "message \"internvl-alert\" with state \"raised\", and the first other one another with \"cleared\". NULL: "
+          "no alerts", NULL, playing));
+  g_object_class_install_property (klass, PROP_ALERT_HOLD, g_param_spec_uint64 ("alert-hold", "Alert hold",
+          "An alert is only cleared once no answer was about it for so many nanoseconds of video, so that one odd answer "
+          "doesn't end it", 0, 24 * 3600 * GST_SECOND, 0, playing));
 }
 
 static void
@@ -268,6 +278,12 @@ gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue
     case PROP_TOKENS:
       settings->tokens = g_value_get_boolean (value);
       break;
+    case PROP_ALERT_ON:
+      set_text (settings, &settings->alert_on, value, "alert-on");
+      break;
+    case PROP_ALERT_HOLD:
+      settings->alert_hold = g_value_get_uint64 (value);
+      break;
     default:
       return FALSE;
   }
@@ -352,6 +368,12 @@ gst_internvl_settings_get (const GstInternvlSettings *settings, guint id, GValue
       break;
     case PROP_TOKENS:
       g_value_set_boolean (value, settings->tokens);
+      break;
+    case PROP_ALERT_ON:
+      g_value_set_string (value, settings->alert_on);
+      break;
+    case PROP_ALERT_HOLD:
+      g_value_set_uint64 (value, settings->alert_hold);
       break;
     default:
       return FALSE;

@@ -23,6 +23,8 @@ typedef struct {
   GstInternvlOnError on_error;
   GstInternvlTextFormat text_format;
   gboolean post_messages, tokens;
+  char *alert_on;
+  GstClockTime alert_hold;
   GError *error;                /* of the last value that can't be used; the one before stays in force */
 } GstInternvlSettings;
 

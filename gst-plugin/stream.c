@@ -45,6 +45,8 @@ on_chunk (GstClockTime start, GstClockTime duration, GPtrArray *frames, gpointer
   chunk->system_prompt = g_strdup (self->settings.system_prompt);
   chunk->params = self->settings.generate;
   chunk->tokens = self->settings.tokens;
+  chunk->alert_on = g_strdup (self->settings.alert_on);
+  chunk->alert_hold = self->settings.alert_hold;
   chunk->max_latency = self->settings.max_latency;
   GST_OBJECT_UNLOCK (self);
   g_mutex_lock (&self->lock);

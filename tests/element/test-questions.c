@@ -130,6 +130,46 @@ test_tokens (void)
   finish (&f);
 }
 
+static void
+test_alert (void)
+{
+  static const struct
+  {
+    const char *answer, *state;
+    guint64 since;
+  } chunks[] = {
+    {"No.", NULL, 0}, {"Yes, a fire.", "raised", 1}, {"yes", NULL, 0}, {"No", NULL, 0}, {"YES!", NULL, 0},
+    {"no", NULL, 0}, {"Yesterday", "cleared", 1}, {"no", NULL, 0}, {"yes", "raised", 8},
+  };
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all alert-on=yes alert-hold=2000000000", FALSE);
+  play (&f);
+  for (guint i = 0; i < G_N_ELEMENTS (chunks); i++) {
+    fake_engine_set_answer (chunks[i].answer);
+    push_frames (&f, i ? 10 : 11);
+    gst_structure_free (wait_result (&f));
+    if (chunks[i].state) {
+      GstStructure *alert = wait_element_message (&f, "internvl-alert");
+      g_assert_cmpstr (gst_structure_get_string (alert, "state"), ==, chunks[i].state);
+      g_assert_cmpstr (gst_structure_get_string (alert, "text"), ==, chunks[i].answer);
+      g_assert_cmpuint (test_get_uint64 (alert, "running-time"), ==, i * GST_SECOND);
+      g_assert_cmpuint (test_get_uint64 (alert, "stream-time"), ==, i * GST_SECOND);
+      g_assert_cmpuint (test_get_uint64 (alert, "since"), ==, chunks[i].since * GST_SECOND);
+      g_assert_cmpuint (test_get_uint64 (alert, "chunk"), ==, i);
+      gst_structure_free (alert);
+    }
+  }
+  /* Nobody asks for it any more. */
+  g_object_set (f.element, "alert-on", NULL, NULL);
+  push_frames (&f, 10);
+  gst_structure_free (wait_result (&f));
+  GstStructure *alert = wait_element_message (&f, "internvl-alert");
+  g_assert_cmpstr (gst_structure_get_string (alert, "state"), ==, "cleared");
+  gst_structure_free (alert);
+  finish (&f);
+}
+
 /* ---- video goes on ---- */
 
 static void
@@ -220,6 +260,7 @@ main (int argc, char **argv)
   add ("reuse-flush", test_reuse_flush);
   add ("max-latency", test_max_latency);
   add ("tokens", test_tokens);
+  add ("alert", test_alert);
   add ("passthrough", test_passthrough);
   add ("passthrough/device-lost", test_passthrough_device_lost);
   add ("passthrough/no-model", test_passthrough_no_model);
