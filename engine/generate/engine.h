@@ -8,6 +8,7 @@
 
 #include "generate/choices.h"
 #include "generate/constraint.h"
+#include "generate/prefix.h"
 #include "kernels/image.h"
 #include "kernels/sampling.h"
 #include "model/weights.h"
@@ -40,6 +41,7 @@ struct IvlModel {
 
   GMutex kv_lock;             /* for pages: sessions give theirs back from any thread */
   IvlKvCache kv;
+  IvlPrefixCache prefixes;
   GQueue sessions;            /* IvlSession *, no references; who was answered last is last */
 
   GThread *thread;
@@ -131,6 +133,8 @@ ivl_request_max_tokens (const IvlRequest *request)
   return MIN (request->params.max_tokens, request->session->model->context_tokens - request->n_prompt);
 }
 
+/* Once all images are ready: image rows get the keys of the embeddings they really use. */
+void ivl_request_settle_keys (IvlRequest *request);
 /* The scheduler's last words on a request: updates the conversation. ANSWER is NULL if it failed. */
 void ivl_session_take_answer (IvlSession *session, IvlRequest *request, const IvlAnswer *answer);
 void ivl_request_free (IvlRequest *request);

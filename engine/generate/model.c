@@ -111,6 +111,7 @@ model_free (IvlModel *self)
   }
   if (self->device) {
     ivl_sampler_deinit (&self->sampler);
+    ivl_prefix_cache_deinit (&self->prefixes, &self->kv);
     ivl_kv_cache_deinit (&self->kv);
     ivl_decoder_run_deinit (&self->decoder_run);
     ivl_vit_run_deinit (&self->vit_run);

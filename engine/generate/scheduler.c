@@ -65,6 +65,9 @@ finish (Scheduler *s, IvlRequest *request, IvlFinish how, GError *error)
   g_mutex_lock (&s->model->kv_lock);
   g_queue_unlink (&s->model->sessions, &session->link);
   g_queue_push_tail_link (&s->model->sessions, &session->link);
+  if (answer)
+    ivl_prefix_cache_remember (&s->model->prefixes, &s->model->kv, &session->sequence,
+                               (const guint64 *) request->keys->data, request->n_prompt, s->model->max_sessions);
   g_mutex_unlock (&s->model->kv_lock);
   ivl_session_take_answer (session, request, answer);
   /* Nothing of the request may be left when DONE is called: a blocking caller frees everything right after it. */
@@ -81,21 +84,30 @@ finish (Scheduler *s, IvlRequest *request, IvlFinish how, GError *error)
 
 /* ---- the beginning ---- */
 
-/* Keeps the cached beginning that the request's prompt shares with its session's last; at least one token must be run for
- * its logits. */
+/* Keeps the cached beginning that the request's prompt shares with its session's last, or with any that was read lately;
+ * at least one token must be run for its logits. The images are ready: whose embeddings they use is known. */
 static void
 begin (Scheduler *s, IvlRequest *request)
 {
   IvlModel *model = s->model;
   IvlSession *session = request->session;
+  ivl_request_settle_keys (request);
+  const guint64 *keys = (const guint64 *) request->keys->data;
   guint same = 0, most = MIN (session->cached->len, request->n_prompt - 1);
   while (same < most
          && g_array_index (session->cached, guint64, same) == g_array_index (request->keys, guint64, same))
     same++;
   g_mutex_lock (&model->kv_lock);
   ivl_sequence_truncate (&session->sequence, &model->kv, MIN (same, session->sequence.length));
+  if (ivl_prefix_cache_match (&model->prefixes, keys, request->n_prompt - 1) > session->sequence.length) {
+    ivl_sequence_truncate (&session->sequence, &model->kv, 0);
+    ivl_prefix_cache_share (&model->prefixes, &model->kv, keys, request->n_prompt - 1, &session->sequence);
+  }
   g_mutex_unlock (&model->kv_lock);
   request->n_reused = session->sequence.length;
+  g_mutex_lock (&model->lock);
+  model->stats.prompt_tokens_reused += request->n_reused;
+  g_mutex_unlock (&model->lock);
 }
 
 static void
@@ -109,10 +121,6 @@ take_up (Scheduler *s)
     if (!request)
       return;
     g_ptr_array_add (s->active, request);
-    begin (s, request);
-    g_mutex_lock (&model->lock);
-    model->stats.prompt_tokens_reused += request->n_reused;
-    g_mutex_unlock (&model->lock);
   }
 }
 
@@ -140,6 +148,7 @@ check_images (Scheduler *s, IvlRequest *request)
   if (ready) {
     request->images_ready = true;
     request->encoded_us = g_get_monotonic_time ();
+    begin (s, request);
   }
   return ready;
 }
@@ -229,7 +238,7 @@ reserve (Scheduler *s, IvlRequest *request, guint n, bool half_read, GError **er
   gboolean ok;
   while (!(ok = ivl_sequence_reserve (&request->session->sequence, &model->kv, model->stream, n, &e))
          && g_error_matches (e, IVL_ERROR, IVL_ERROR_OUT_OF_MEMORY)
-         && (reclaim_idle (s) || (half_read && reclaim_half_read (s, request))))
+         && (ivl_prefix_cache_reclaim (&model->prefixes, &model->kv) || reclaim_idle (s) || (half_read && reclaim_half_read (s, request))))
     g_clear_error (&e);
   g_mutex_unlock (&model->kv_lock);
   if (!ok)

@@ -158,6 +158,22 @@ constrain (IvlRequest *request, IvlModel *model, const IvlQuestion *question, GE
   return TRUE;
 }
 
+void
+ivl_request_settle_keys (IvlRequest *self)
+{
+  guint image = 0, row = 0;
+  for (guint i = 0; i < self->n_prompt; i++) {
+    if (g_array_index (self->tokens, guint32, i) != IVL_TOKEN_IMAGE)
+      continue;
+    IvlImage *at = self->images->pdata[image];
+    g_array_index (self->keys, guint64, i) = (ivl_image_source (at)->serial << 20 | row) | 1ull << 63;
+    if (++row == at->n_tiles * at->model->config->tile_tokens) {
+      row = 0;
+      image++;
+    }
+  }
+}
+
 static IvlRequest *
 make_request (IvlSession *self, const IvlQuestion *question, GError **error)
 {

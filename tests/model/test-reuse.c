@@ -4,6 +4,8 @@
 #include <internvl/internvl.h>
 #include <string.h>
 
+#include "push.h"
+
 typedef struct {
   IvlDevice *device;
   IvlModel *model;
@@ -105,6 +107,43 @@ test_off (Fixture *f, gconstpointer data)
   g_assert_cmpuint (stats.tiles_encoded, ==, 2);
 }
 
+/* A prompt's beginning is read once for all sessions that share it, and the answer stays what it was. */
+static void
+test_prefix (Fixture *f, gconstpointer data)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (IvlImage) first = make (f, NULL, 6.f), like = make (f, first, 6.f);
+  IvlImage *images[] = { first, first, like };
+  g_autofree char *expected = NULL;
+  for (guint i = 0; i < G_N_ELEMENTS (images); i++) {
+    g_autoptr (IvlSession) session = ivl_session_new (f->model, &error);
+    IvlQuestion question = { .prompt = "What is it?", .images = &images[i], .n_images = 1,
+                             .params = IVL_GENERATE_PARAMS_INIT };
+    question.params.max_tokens = 24;
+    g_autoptr (IvlAnswer) answer = ivl_session_ask (session, &question, &error);
+    g_assert_no_error (error);
+    if (i == 0)
+      expected = g_strdup (answer->text);
+    g_assert_cmpstr (answer->text, ==, expected);
+    /* All whole pages but for the last token, the picture's rows among them. */
+    guint whole = (answer->prompt_tokens - 1) / IVL_KV_PAGE * IVL_KV_PAGE;
+    g_assert_cmpuint (answer->prompt_tokens_reused, ==, i == 0 ? 0 : whole);
+    g_assert_cmpuint (whole, >, 96);
+  }
+  /* Another picture: what comes before it is still kept. */
+  change_patch (f, 60);
+  g_autoptr (IvlImage) other = make (f, like, 6.f);
+  IvlImage *image = other;
+  g_autoptr (IvlSession) session = ivl_session_new (f->model, &error);
+  IvlQuestion question = { .prompt = "What is it?", .images = &image, .n_images = 1, .params = IVL_GENERATE_PARAMS_INIT };
+  question.params.max_tokens = 24;
+  g_autoptr (IvlAnswer) answer = ivl_session_ask (session, &question, &error);
+  g_assert_no_error (error);
+  g_assert_false (ivl_image_is_reused (other));
+  g_assert_cmpuint (answer->prompt_tokens_reused, >, 0);
+  g_assert_cmpuint (answer->prompt_tokens_reused, <, (answer->prompt_tokens - 1) / IVL_KV_PAGE * IVL_KV_PAGE);
+}
+
 /* The one that is followed may still be on its way, and be let go of by its owner. */
 static void
 test_in_flight (Fixture *f, gconstpointer data)
@@ -129,6 +168,7 @@ main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   g_test_add ("/reuse/threshold", Fixture, NULL, set_up, test_threshold, tear_down);
   g_test_add ("/reuse/off", Fixture, NULL, set_up, test_off, tear_down);
+  g_test_add ("/reuse/prefix", Fixture, NULL, set_up, test_prefix, tear_down);
   g_test_add ("/reuse/in-flight", Fixture, NULL, set_up, test_in_flight, tear_down);
   return g_test_run ();
 }
