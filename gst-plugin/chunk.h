@@ -41,6 +41,8 @@ typedef struct {
   IvlGenerateParams params;
   gboolean tokens;              /* its text is wanted as it comes */
   GstClockTime max_latency;     /* from its last frame until it is asked; 0: any */
+  GPtrArray *choices;           /* of char, NULL-terminated; NULL: anything may be said */
+  char *json_schema;            /* NULL: need not be JSON */
   char *alert_on;               /* NULL: none */
   GstClockTime alert_hold;
   guint epoch;                  /* the owner's: tells what was begun before a flush */

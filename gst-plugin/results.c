@@ -7,6 +7,8 @@
 
 /* The latency of the text is told anew when it grew by this. */
 #define LATENCY_STEP (500 * GST_MSECOND)
+/* A result is on every buffer of video: it should not be long. */
+#define MAX_PROBABILITIES 256
 /* With on-error=passthrough the same error is told again after this. */
 #define WARNING_INTERVAL (30 * G_TIME_SPAN_SECOND)
 
@@ -61,6 +63,20 @@ make_structure (GstInternvl *self, const GstInternvlChunk *chunk, const char *pr
       "dropped", G_TYPE_UINT64, stats.dropped, NULL);
   g_mutex_unlock (&self->lock);
   gst_structure_take_value (structure, "frames", &frames);
+  if (answer->choice >= 0 && answer->choice_probabilities) {
+    GValue probabilities = G_VALUE_INIT;
+
+    gst_structure_set (structure, "choice", G_TYPE_INT, answer->choice, NULL);
+    g_value_init (&probabilities, GST_TYPE_ARRAY);
+    for (guint i = 0; i < answer->n_choices; i++) {
+      g_value_init (&value, G_TYPE_DOUBLE);
+      g_value_set_double (&value, answer->choice_probabilities[i]);
+      gst_value_array_append_and_take_value (&probabilities, &value);
+    }
+    if (answer->n_choices <= MAX_PROBABILITIES)
+      gst_structure_set_value (structure, "choice-probabilities", &probabilities);
+    g_value_unset (&probabilities);
+  }
   return structure;
 }
 

@@ -2,10 +2,14 @@
 
 #include "errors.h"
 
+#include <json-glib/json-glib.h>
+
 #define DEFAULT_PROMPT "Describe this video."
 #define DEFAULT_CHUNK_SIZE 8
 #define DEFAULT_MAX_TILES 1
 #define DEFAULT_MAX_TOKENS 256
+/* As the engine has it. */
+#define MAX_CHOICES 65536
 
 enum
 {
@@ -28,6 +32,8 @@ enum
   PROP_TOP_K,
   PROP_SEED,
   PROP_REPETITION_PENALTY,
+  PROP_CHOICES,
+  PROP_JSON_SCHEMA,
   PROP_POLICY,
   PROP_MAX_LATENCY,
   PROP_ON_ERROR,
@@ -62,6 +68,8 @@ gst_internvl_settings_clear (GstInternvlSettings *settings)
   g_free (settings->prompt_from_path);
   g_free (settings->system_prompt);
   g_free (settings->alert_on);
+  g_clear_pointer (&settings->choices, g_ptr_array_unref);
+  g_free (settings->json_schema);
   g_clear_error (&settings->error);
 }
 
@@ -124,6 +132,14 @@ gst_internvl_settings_install (GObjectClass *klass)
           "With a temperature: the same seed gives the same answers again", 0, G_MAXUINT64, 0, playing));
   g_object_class_install_property (klass, PROP_REPETITION_PENALTY, g_param_spec_float ("repetition-penalty",
           "Repetition penalty", "Makes tokens that were there already less likely; 1: no", 0.1f, 10, 1, playing));
+  g_object_class_install_property (klass, PROP_CHOICES, gst_param_spec_array ("choices", "Choices",
+          "The answer is one of these texts, say <yes,no,\"can't tell\">; results then have choice, its index, and (of "
+          "up to 256) choice-probabilities. Empty: whatever the model says",
+          g_param_spec_string ("choice", "Choice", "An answer", NULL, G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS),
+          playing));
+  g_object_class_install_property (klass, PROP_JSON_SCHEMA, g_param_spec_string ("json-schema", "JSON Schema",
+          "The answer is JSON that is valid by this schema: objects, arrays, strings, numbers, enum; max-tokens must leave "
+          "room for the shortest. Not together with choices", NULL, playing));
   g_object_class_install_property (klass, PROP_POLICY, g_param_spec_enum ("policy", "Policy",
           "What happens when the model is slower than the video", gst_internvl_policy_get_type (),
           GST_INTERNVL_POLICY_AUTO, ready));
@@ -169,6 +185,78 @@ set_text (GstInternvlSettings *settings, char **field, const GValue *value, cons
     g_set_error (&settings->error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the %s is not valid UTF-8", name);
   else
     set_string (field, value);
+}
+
+static void
+set_choices (GstInternvlSettings *settings, const GValue *value)
+{
+  guint n = gst_value_array_get_size (value);
+  g_autoptr (GPtrArray) choices = g_ptr_array_new_full (n + 1, g_free);
+  g_autoptr (GHashTable) seen = g_hash_table_new (g_str_hash, g_str_equal);
+  const char *wrong = NULL;
+
+  if (n > MAX_CHOICES)
+    wrong = "are more than 65536";
+  else if (n > 0 && settings->json_schema)
+    wrong = "don't go together with a json-schema: unset that first";
+  for (guint i = 0; i < n && !wrong; i++) {
+    const GValue *item = gst_value_array_get_value (value, i);
+    const char *text = G_VALUE_HOLDS_STRING (item) ? g_value_get_string (item) : NULL;
+
+    if (!text || !*text)
+      wrong = "hold one that is not a text, or empty";
+    else if (!g_utf8_validate (text, -1, NULL))
+      wrong = "hold one that is not valid UTF-8";
+    else if (!g_hash_table_add (seen, (gpointer) text))
+      wrong = "hold one twice";
+    else
+      g_ptr_array_add (choices, g_strdup (text));
+  }
+  g_clear_error (&settings->error);
+  if (wrong) {
+    g_set_error (&settings->error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the choices %s", wrong);
+    return;
+  }
+  g_ptr_array_add (choices, NULL);
+  g_clear_pointer (&settings->choices, g_ptr_array_unref);
+  if (n > 0)
+    settings->choices = g_steal_pointer (&choices);
+}
+
+static void
+get_choices (const GstInternvlSettings *settings, GValue *value)
+{
+  for (guint i = 0; settings->choices && i + 1 < settings->choices->len; i++) {
+    GValue item = G_VALUE_INIT;
+
+    g_value_init (&item, G_TYPE_STRING);
+    g_value_set_string (&item, g_ptr_array_index (settings->choices, i));
+    gst_value_array_append_and_take_value (value, &item);
+  }
+}
+
+/* What the engine understands of it, it tells when it is asked. */
+static void
+set_json_schema (GstInternvlSettings *settings, const GValue *value)
+{
+  const char *text = g_value_get_string (value);
+  g_autoptr (JsonParser) parser = json_parser_new ();
+  g_autoptr (GError) cause = NULL;
+
+  if (text && *text && g_utf8_validate (text, -1, NULL)) {
+    g_clear_error (&settings->error);
+    if (settings->choices)
+      g_set_error_literal (&settings->error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT,
+          "a json-schema doesn't go together with choices: empty those first");
+    else if (!json_parser_load_from_data (parser, text, -1, &cause))
+      g_set_error (&settings->error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the json-schema is not JSON: %s",
+          cause->message);
+    else if (!json_parser_get_root (parser) || !JSON_NODE_HOLDS_OBJECT (json_parser_get_root (parser)))
+      g_set_error_literal (&settings->error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the json-schema is not an object");
+    if (settings->error)
+      return;
+  }
+  set_text (settings, &settings->json_schema, value, "json-schema");
 }
 
 static gboolean
@@ -260,6 +348,12 @@ gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue
     case PROP_REPETITION_PENALTY:
       settings->generate.repetition_penalty = g_value_get_float (value);
       break;
+    case PROP_CHOICES:
+      set_choices (settings, value);
+      break;
+    case PROP_JSON_SCHEMA:
+      set_json_schema (settings, value);
+      break;
     case PROP_POLICY:
       settings->policy = g_value_get_enum (value);
       break;
@@ -350,6 +444,12 @@ gst_internvl_settings_get (const GstInternvlSettings *settings, guint id, GValue
       break;
     case PROP_REPETITION_PENALTY:
       g_value_set_float (value, settings->generate.repetition_penalty);
+      break;
+    case PROP_CHOICES:
+      get_choices (settings, value);
+      break;
+    case PROP_JSON_SCHEMA:
+      g_value_set_string (value, settings->json_schema);
       break;
     case PROP_POLICY:
       g_value_set_enum (value, settings->policy);

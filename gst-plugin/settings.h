@@ -18,6 +18,8 @@ typedef struct {
   guint max_tiles;
   float reuse_threshold;
   IvlGenerateParams generate;
+  GPtrArray *choices;           /* of char, NULL-terminated, immutable; NULL: none */
+  char *json_schema;
   GstInternvlPolicy policy;
   GstClockTime max_latency;     /* 0: any */
   GstInternvlOnError on_error;

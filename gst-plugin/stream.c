@@ -44,6 +44,9 @@ on_chunk (GstClockTime start, GstClockTime duration, GPtrArray *frames, gpointer
   chunk->prompt = g_strdup (gst_internvl_settings_get_prompt (&self->settings));
   chunk->system_prompt = g_strdup (self->settings.system_prompt);
   chunk->params = self->settings.generate;
+  if (self->settings.choices)
+    chunk->choices = g_ptr_array_ref (self->settings.choices);
+  chunk->json_schema = g_strdup (self->settings.json_schema);
   chunk->tokens = self->settings.tokens;
   chunk->alert_on = g_strdup (self->settings.alert_on);
   chunk->alert_hold = self->settings.alert_hold;

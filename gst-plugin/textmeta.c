@@ -49,6 +49,8 @@ build_value (JsonBuilder *builder, const GValue *value)
       json_builder_add_int_value (builder, g_value_get_uint64 (value));
   } else if (G_VALUE_HOLDS_UINT (value)) {
     json_builder_add_int_value (builder, g_value_get_uint (value));
+  } else if (G_VALUE_HOLDS_INT (value)) {
+    json_builder_add_int_value (builder, g_value_get_int (value));
   } else if (G_VALUE_HOLDS_DOUBLE (value)) {
     json_builder_add_double_value (builder, g_value_get_double (value));
   } else if (GST_VALUE_HOLDS_ARRAY (value)) {

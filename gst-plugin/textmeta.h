@@ -16,6 +16,9 @@
  *   confidence          double   mean probability of the generated tokens
  *   latency             guint64  from the last sampled frame coming in to the answer
  *   dropped             guint64  chunks skipped so far
+ * and only with choices
+ *   choice              int      index of the answer among them
+ *   choice-probabilities  GstValueArray of double, one for each; not of more than 256
  *
  * Times are in nanoseconds, GST_CLOCK_TIME_NONE (null in JSON) if unknown.
  */

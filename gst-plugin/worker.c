@@ -536,6 +536,8 @@ ask (GstInternvlWorker *worker, Job *job, guint flushes, const char *previous)
   question.images = images;
   question.media = IVL_MEDIA_VIDEO;
   question.params = chunk->params;
+  question.choices = chunk->choices ? (const char *const *) chunk->choices->pdata : NULL;
+  question.json_schema = chunk->json_schema;
   if (chunk->tokens) {
     job->text = g_string_new (NULL);
     question.text_func = on_text;

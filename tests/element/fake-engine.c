@@ -83,6 +83,8 @@ fake_question_free (gpointer data)
 
   g_free (question->prompt);
   g_free (question->system_prompt);
+  g_free (question->json_schema);
+  g_strfreev (question->choices);
   g_free (question);
 }
 
@@ -607,6 +609,7 @@ ivl_answer_free (IvlAnswer *answer)
   fake.counts.answers_alive--;
   leave ();
   g_free (answer->text);
+  g_free (answer->choice_probabilities);
   g_free (answer);
 }
 
@@ -641,6 +644,8 @@ ivl_session_ask_async (IvlSession *session, const IvlQuestion *question, IvlAnsw
     record->max_tiles = question->n_images ? question->images[0]->max_tiles : 0;
     record->prompt = g_strdup (question->prompt);
     record->system_prompt = g_strdup (question->system_prompt);
+    record->json_schema = g_strdup (question->json_schema);
+    record->choices = g_strdupv ((char **) question->choices);
     record->params = question->params;
     record->media = question->media;
     g_ptr_array_add (fake.questions, record);
@@ -799,6 +804,16 @@ scheduler (gpointer data)
     } else if (record->cancelled || !fails (FAKE_ANSWER, &error)) {
       answer = g_new0 (IvlAnswer, 1);
       answer->text = write_answer (q, record);
+      answer->choice = -1;
+      if (record->choices && !record->cancelled) {
+        answer->n_choices = g_strv_length (record->choices);
+        answer->choice = q->images->len % answer->n_choices;
+        answer->choice_probabilities = g_new (double, answer->n_choices);
+        for (guint i = 0; i < answer->n_choices; i++)
+          answer->choice_probabilities[i] = i == (guint) answer->choice ? 0.75 : 0.25 / (answer->n_choices - 1);
+        g_free (answer->text);
+        answer->text = g_strdup (record->choices[answer->choice]);
+      }
       answer->finish = record->cancelled ? IVL_FINISH_CANCELLED : IVL_FINISH_STOP;
       answer->prompt_tokens = 256 * q->images->len + 10;
       answer->generated_tokens = 5;

@@ -19,7 +19,8 @@ G_BEGIN_DECLS
 /* Gates open, no failures, default answer, nothing recorded. Aborts if objects are alive. */
 void fake_engine_reset (void);
 
-/* {n}: images; {colors}: mean colour of each as #rrggbb; {i}: index of the question since reset; {prompt}. Default:
+/* With choices, an answer is the one with the number of images as its index, modulo their number, with probability 0.75.
+ * {n}: images; {colors}: mean colour of each as #rrggbb; {i}: index of the question since reset; {prompt}. Default:
  * "{n} frames {colors}". */
 void fake_engine_set_answer (const char *answer);
 
@@ -51,7 +52,8 @@ void fake_engine_wait_images (guint count);
 
 typedef struct {
   guint n_images, max_tiles;
-  char *prompt, *system_prompt;
+  char *prompt, *system_prompt, *json_schema;
+  char **choices;
   IvlGenerateParams params;
   IvlMedia media;
   IvlFinish finish;

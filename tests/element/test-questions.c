@@ -170,6 +170,105 @@ test_alert (void)
   finish (&f);
 }
 
+/* ---- constrained answers ---- */
+
+static void
+test_choices (void)
+{
+  Fixture f = { 0 };
+  double probability;
+  int choice;
+
+  begin (&f, "policy=all choices=<no,\"can\\'t\\ tell\",yes>", FALSE);
+  play (&f);
+  push_frames (&f, 11);
+  GstStructure *result = wait_result (&f);
+  g_assert_cmpstr (gst_structure_get_string (result, "text"), ==, "yes");
+  g_assert_true (gst_structure_get_int (result, "choice", &choice));
+  g_assert_cmpint (choice, ==, 2);
+  const GValue *probabilities = gst_structure_get_value (result, "choice-probabilities");
+  g_assert_cmpuint (gst_value_array_get_size (probabilities), ==, 3);
+  probability = g_value_get_double (gst_value_array_get_value (probabilities, 2));
+  g_assert_cmpfloat (probability, ==, 0.75);
+  gst_structure_free (result);
+  const FakeQuestion *question = fake_engine_get_question (0);
+  g_assert_cmpuint (g_strv_length (question->choices), ==, 3);
+  g_assert_cmpstr (question->choices[1], ==, "can't tell");
+
+  /* One that can't be used changes nothing. */
+  gst_util_set_object_arg (G_OBJECT (f.element), "choices", "<a,b,a>");
+  gst_message_unref (wait_message (&f, GST_MESSAGE_WARNING));
+  gst_util_set_object_arg (G_OBJECT (f.element), "choices", "<a,\"\">");
+  gst_message_unref (wait_message (&f, GST_MESSAGE_WARNING));
+  g_object_set (f.element, "json-schema", "{}", NULL);
+  gst_message_unref (wait_message (&f, GST_MESSAGE_WARNING));
+  GValue value = G_VALUE_INIT;
+  g_value_init (&value, GST_TYPE_ARRAY);
+  g_object_get_property (G_OBJECT (f.element), "choices", &value);
+  g_assert_cmpuint (gst_value_array_get_size (&value), ==, 3);
+  g_value_reset (&value);
+  /* None. */
+  g_object_set_property (G_OBJECT (f.element), "choices", &value);
+  g_value_unset (&value);
+  push_frames (&f, 10);
+  result = wait_result (&f);
+  g_assert_false (gst_structure_has_field (result, "choice"));
+  gst_structure_free (result);
+  g_assert_null (fake_engine_get_question (1)->choices);
+  finish (&f);
+}
+
+static void
+test_many_choices (void)
+{
+  Fixture f = { 0 };
+  GValue value = G_VALUE_INIT;
+
+  begin (&f, "policy=all", FALSE);
+  g_value_init (&value, GST_TYPE_ARRAY);
+  for (guint i = 0; i < 10000; i++) {
+    GValue item = G_VALUE_INIT;
+    g_value_init (&item, G_TYPE_STRING);
+    g_value_take_string (&item, g_strdup_printf ("choice %u", i));
+    gst_value_array_append_and_take_value (&value, &item);
+  }
+  g_object_set_property (G_OBJECT (f.element), "choices", &value);
+  g_value_unset (&value);
+  play (&f);
+  push_frames (&f, 11);
+  GstStructure *result = wait_result (&f);
+  g_assert_cmpstr (gst_structure_get_string (result, "text"), ==, "choice 2");
+  g_assert_false (gst_structure_has_field (result, "choice-probabilities"));
+  gst_structure_free (result);
+  finish (&f);
+}
+
+static void
+test_json_schema (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all", FALSE);
+  g_object_set (f.element, "json-schema", "{\"type\": \"boolean\"}", NULL);
+  play (&f);
+  push_frames (&f, 11);
+  gst_structure_free (wait_result (&f));
+  g_assert_cmpstr (fake_engine_get_question (0)->json_schema, ==, "{\"type\": \"boolean\"}");
+  static const char *wrong[] = { "{", "[]", "\"type\"", "\xff" };
+  for (guint i = 0; i < G_N_ELEMENTS (wrong); i++) {
+    g_object_set (f.element, "json-schema", wrong[i], NULL);
+    gst_message_unref (wait_message (&f, GST_MESSAGE_WARNING));
+  }
+  push_frames (&f, 10);
+  gst_structure_free (wait_result (&f));
+  g_assert_cmpstr (fake_engine_get_question (1)->json_schema, ==, "{\"type\": \"boolean\"}");
+  g_object_set (f.element, "json-schema", NULL, NULL);
+  push_frames (&f, 10);
+  gst_structure_free (wait_result (&f));
+  g_assert_null (fake_engine_get_question (2)->json_schema);
+  finish (&f);
+}
+
 /* ---- video goes on ---- */
 
 static void
@@ -261,6 +360,9 @@ main (int argc, char **argv)
   add ("max-latency", test_max_latency);
   add ("tokens", test_tokens);
   add ("alert", test_alert);
+  add ("choices", test_choices);
+  add ("choices/many", test_many_choices);
+  add ("json-schema", test_json_schema);
   add ("passthrough", test_passthrough);
   add ("passthrough/device-lost", test_passthrough_device_lost);
   add ("passthrough/no-model", test_passthrough_no_model);
