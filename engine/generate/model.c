@@ -24,6 +24,10 @@ choose_dtype (const IvlModelParams *params)
     return IVL_DTYPE_F16;
   case IVL_WEIGHTS_BF16:
     return IVL_DTYPE_BF16;
+  case IVL_WEIGHTS_Q8:
+    return IVL_DTYPE_Q8;
+  case IVL_WEIGHTS_Q4:
+    return IVL_DTYPE_Q4;
   case IVL_WEIGHTS_AUTO:
     return -1;
   }

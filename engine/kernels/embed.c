@@ -5,8 +5,10 @@
 void
 ivl_embed (IvlVkStream *stream, const IvlWeight *table, IvlSpan rows, guint row_base, guint n_rows, IvlRows x)
 {
-  static const IvlKernelId kernels[] = { IVL_K_EMBED_F32, IVL_K_EMBED_F16, IVL_K_EMBED_BF16 };
-  guint texels = table->k_pad * ivl_dtype_bytes (table->dtype) / 16;
+  static const IvlKernelId kernels[] = { IVL_K_EMBED_F32, IVL_K_EMBED_F16, IVL_K_EMBED_BF16, IVL_K_EMBED_Q8 };
+  /* Of a quantised row: eight columns each, whatever they take. */
+  guint texels = table->k_pad / (table->dtype == IVL_DTYPE_F32 ? 4 : 8);
+  g_assert (table->dtype < G_N_ELEMENTS (kernels));
   for (guint s = 0; s < table->n_slices; s++) {
     struct IvlPushEmbed push = {
       .n_rows = n_rows, .row_base = row_base,

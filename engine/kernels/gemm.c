@@ -5,25 +5,33 @@
  * what a core can; from four rows on, arithmetic bounds (its ceiling is 42-48). Unrolling two steps changes nothing. */
 static const struct {
   guint tm, tn;
-  IvlKernelId texel[3], buffer[3];
+  IvlKernelId texel[IVL_N_DTYPES], buffer[IVL_N_DTYPES];
 } tiles[] = {
-#define TILE(TM, TN)                                                                               \
+#define KERNELS(TILE, HOW)                                                                         \
   {                                                                                                \
-    TM, TN, { IVL_K_GEMM_F32_##TM##X##TN##_TEXEL, IVL_K_GEMM_F16_##TM##X##TN##_TEXEL,              \
-              IVL_K_GEMM_BF16_##TM##X##TN##_TEXEL },                                               \
-      { IVL_K_GEMM_F32_##TM##X##TN##_BUFFER, IVL_K_GEMM_F16_##TM##X##TN##_BUFFER,                  \
-        IVL_K_GEMM_BF16_##TM##X##TN##_BUFFER },                                                    \
+    IVL_K_GEMM_F32_##TILE##_##HOW, IVL_K_GEMM_F16_##TILE##_##HOW, IVL_K_GEMM_BF16_##TILE##_##HOW,  \
+      IVL_K_GEMM_Q8_##TILE##_##HOW, IVL_K_GEMM_Q4_##TILE##_##HOW,                                  \
   }
+#define TILE(TM, TN) { TM, TN, KERNELS (TM##X##TN, TEXEL), KERNELS (TM##X##TN, BUFFER) }
   TILE (1, 8), TILE (2, 16), TILE (4, 16), TILE (8, 16), TILE (16, 16),
 #undef TILE
+#undef KERNELS
 };
+
+gsize
+ivl_weight_panel_bytes (IvlDtype dtype, guint k)
+{
+  gsize blocks = (k + IVL_QUANT_BLOCK - 1) / IVL_QUANT_BLOCK;
+  if (ivl_dtype_is_quantised (dtype))
+    return 16 * blocks * (dtype == IVL_DTYPE_Q8 ? IVL_Q8_BLOCK_TEXELS : IVL_Q4_BLOCK_TEXELS);
+  return (gsize) IVL_PANEL * ((k + 7) / 8 * 8) * ivl_dtype_bytes (dtype);
+}
 
 guint64
 ivl_weight_slice_bytes (IvlDtype dtype, guint n, guint k)
 {
   guint64 panels = (n + IVL_PANEL - 1) / IVL_PANEL;
-  guint64 k_pad = (k + 7) / 8 * 8;
-  return panels * IVL_PANEL * k_pad * ivl_dtype_bytes (dtype);
+  return panels * ivl_weight_panel_bytes (dtype, k);
 }
 
 void

@@ -5,8 +5,16 @@
 #include "vk/command.h"
 #include "push.h"
 
-typedef enum { IVL_DTYPE_F32, IVL_DTYPE_F16, IVL_DTYPE_BF16 } IvlDtype;
+/* Q8, Q4: blocks of 32 along K with an f16 scale, 8.5 and 4.5 bits a weight; see push.h. */
+typedef enum { IVL_DTYPE_F32, IVL_DTYPE_F16, IVL_DTYPE_BF16, IVL_DTYPE_Q8, IVL_DTYPE_Q4, IVL_N_DTYPES } IvlDtype;
 
+static inline gboolean
+ivl_dtype_is_quantised (IvlDtype dtype)
+{
+  return dtype >= IVL_DTYPE_Q8;
+}
+
+/* Of a value; not for quantised types. */
 static inline guint
 ivl_dtype_bytes (IvlDtype dtype)
 {
@@ -36,6 +44,8 @@ typedef struct {
   IvlSpan *slices; /* owned by whoever made it */
 } IvlWeight;
 
+/* Of IVL_PANEL columns. */
+gsize ivl_weight_panel_bytes (IvlDtype dtype, guint k);
 guint64 ivl_weight_slice_bytes (IvlDtype dtype, guint n, guint k);
 
 typedef enum { IVL_ACT_NONE, IVL_ACT_GELU, IVL_ACT_SWIGLU } IvlAct;

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "model/quantise.h"
+
 #define STAGING_BYTES (64u << 20) /* packed at a time on devices whose memory the host can't write */
 
 static void pack_panels (gpointer data, gpointer user_data);
@@ -39,24 +41,6 @@ to_bf16 (float f)
   return (guint16) ((u + 0x7fff + ((u >> 16) & 1)) >> 16);
 }
 
-static guint16
-to_f16 (float f)
-{
-  guint32 u;
-  memcpy (&u, &f, 4);
-  guint32 sign = (u >> 16) & 0x8000, magnitude = u & 0x7fffffff;
-  if (magnitude >= 0x477ff000) /* rounds to 65520 or more: the largest finite value keeps the matrix usable */
-    return (guint16) (sign | 0x7bff);
-  if (magnitude < 0x38800000) { /* subnormal: let the float adder do the rounding */
-    float a;
-    memcpy (&a, &magnitude, 4);
-    a += 0.5f;
-    memcpy (&u, &a, 4);
-    return (guint16) (sign | (u - 0x3f000000));
-  }
-  return (guint16) (sign | ((magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13));
-}
-
 /* A run of panels of one matrix. */
 typedef struct {
   const IvlMatrixSource *source;
@@ -74,15 +58,39 @@ typedef struct Batch {
   guint left;
 } Batch;
 
+/* SCRATCH: cols floats. */
+static void
+quantise_row (Job *job, guint row, float *scratch)
+{
+  guint cols = job->source->cols, local = row - job->first_row;
+  ivl_matrix_source_row_f32 (job->source, row, scratch);
+  guint8 *out = job->out + (gsize) (local / IVL_PANEL) * ivl_weight_panel_bytes (job->dtype, cols);
+  local %= IVL_PANEL;
+  guint step_bytes = job->dtype == IVL_DTYPE_Q8 ? 8 : 4; /* of eight values */
+  for (guint k = 0; k < cols; k += IVL_QUANT_BLOCK) {
+    guint16 scale;
+    guint32 words[IVL_QUANT_BLOCK / 4];
+    ivl_quantise_block (job->dtype, scratch + k, MIN (cols - k, IVL_QUANT_BLOCK), &scale, words);
+    memcpy (out + local * sizeof scale, &scale, sizeof scale);
+    out += 16 * IVL_QUANT_SCALES;
+    for (guint s = 0; s < 4; s++, out += (gsize) IVL_PANEL * step_bytes)
+      memcpy (out + local * step_bytes, (guint8 *) words + s * step_bytes, step_bytes);
+  }
+}
+
 static void
 pack_one_row (Job *job, guint row, guint8 *scratch)
 {
-  guint bytes = ivl_dtype_bytes (job->dtype), cols = job->source->cols;
-  guint row_bytes = job->k_pad * bytes;
-  IvlTensorDtype have;
-  const void *data = ivl_matrix_source_row (job->source, row, &have);
+  guint cols = job->source->cols;
   if (!ivl_matrix_source_check_row (job->source, row, job->error ? NULL : &job->error))
     return;
+  if (ivl_dtype_is_quantised (job->dtype)) {
+    quantise_row (job, row, (float *) scratch);
+    return;
+  }
+  guint bytes = ivl_dtype_bytes (job->dtype), row_bytes = job->k_pad * bytes;
+  IvlTensorDtype have;
+  const void *data = ivl_matrix_source_row (job->source, row, &have);
   if ((guint) have == (guint) job->dtype) {
     memcpy (scratch, data, (gsize) cols * bytes);
   } else {
@@ -92,7 +100,7 @@ pack_one_row (Job *job, guint row, guint8 *scratch)
       if (job->dtype == IVL_DTYPE_F32)
         ((float *) scratch)[i] = values[i];
       else
-        ((guint16 *) scratch)[i] = job->dtype == IVL_DTYPE_F16 ? to_f16 (values[i]) : to_bf16 (values[i]);
+        ((guint16 *) scratch)[i] = job->dtype == IVL_DTYPE_F16 ? ivl_to_f16 (values[i]) : to_bf16 (values[i]);
   }
   guint local = row - job->first_row;
   guint8 *out = job->out + (gsize) (local / IVL_PANEL) * IVL_PANEL * row_bytes + (gsize) (local % IVL_PANEL) * 16;
@@ -104,11 +112,11 @@ static void
 pack_panels (gpointer data, gpointer user_data)
 {
   Job *job = data;
-  guint row_bytes = job->k_pad * ivl_dtype_bytes (job->dtype);
-  g_autofree guint8 *scratch = g_malloc0 (row_bytes);
+  gsize panel_bytes = ivl_weight_panel_bytes (job->dtype, job->source->cols);
+  g_autofree guint8 *scratch = g_malloc0 (job->k_pad * sizeof (float));
   guint panels = (job->rows + IVL_PANEL - 1) / IVL_PANEL;
   if (job->rows % IVL_PANEL)
-    memset (job->out + (gsize) (panels - 1) * IVL_PANEL * row_bytes, 0, (gsize) IVL_PANEL * row_bytes);
+    memset (job->out + (panels - 1) * panel_bytes, 0, panel_bytes);
   for (guint r = 0; r < job->rows && !job->error; r++)
     pack_one_row (job, job->first_row + r, scratch);
   g_mutex_lock (&job->batch->lock);
@@ -123,7 +131,7 @@ pack_rows (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype, guint
            GError **error)
 {
   guint k_pad = (source->cols + 7) / 8 * 8;
-  gsize panel_bytes = (gsize) IVL_PANEL * k_pad * ivl_dtype_bytes (dtype);
+  gsize panel_bytes = ivl_weight_panel_bytes (dtype, source->cols);
   guint panels = (rows + IVL_PANEL - 1) / IVL_PANEL;
   guint step = MAX (panels / (4 * (guint) g_thread_pool_get_max_threads (self->workers)), 1);
   guint n_jobs = (panels + step - 1) / step;
@@ -176,7 +184,7 @@ gboolean
 ivl_pack_matrix (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype, IvlWeight *weight, GError **error)
 {
   guint k_pad = (source->cols + 7) / 8 * 8;
-  gsize panel_bytes = (gsize) IVL_PANEL * k_pad * ivl_dtype_bytes (dtype);
+  gsize panel_bytes = ivl_weight_panel_bytes (dtype, source->cols);
   *weight = (IvlWeight){ .dtype = dtype, .n = source->rows, .k = source->cols, .k_pad = k_pad };
   weight->slice_n = slice_rows (self->device, source->rows, panel_bytes);
   weight->n_slices = (source->rows + weight->slice_n - 1) / weight->slice_n;

@@ -22,7 +22,7 @@ void ivl_packer_deinit (IvlPacker *packer);
 /* Bytes that ivl_pack_matrix takes. */
 guint64 ivl_pack_matrix_bytes (const IvlMatrixSource *source, IvlDtype dtype);
 
-/* Converts to DTYPE (rounding to nearest even) and refuses infinities and NaN by name. */
+/* Converts to DTYPE (rounding to nearest even; quantising by blocks of a row) and refuses infinities and NaN by name. */
 gboolean ivl_pack_matrix (IvlPacker *packer, const IvlMatrixSource *source, IvlDtype dtype, IvlWeight *weight,
                           GError **error);
 gboolean ivl_pack_floats (IvlPacker *packer, const float *data, gsize n, IvlSpan *span, GError **error);

@@ -12,9 +12,18 @@ typedef struct {
   GError **error;
 } Loader;
 
+/* Quantised, the vision tower, the projector and what turns tokens to and from states stay at 8 bits: they are small
+ * beside the layers (or decide every token), and errors there are seen by all layers. The patch embedding, whose rows
+ * are pixels, is not worth quantising. */
 static IvlDtype
-matrix_dtype (const IvlMatrixSource *source, int dtype)
+matrix_dtype (const IvlMatrixSource *source, IvlMatrixId id, int dtype)
 {
+  gboolean text_layer = id >= IVL_MATRIX_TEXT_QKV && id <= IVL_MATRIX_TEXT_DOWN;
+  if (dtype >= 0 && ivl_dtype_is_quantised ((IvlDtype) dtype)) {
+    if (id == IVL_MATRIX_VIT_PATCH)
+      return IVL_DTYPE_F16;
+    return text_layer ? (IvlDtype) dtype : IVL_DTYPE_Q8;
+  }
   if (dtype >= 0)
     return (IvlDtype) dtype;
   return source->dtype <= IVL_TENSOR_BF16 ? (IvlDtype) source->dtype : IVL_DTYPE_F16; /* quantised ones */
@@ -24,7 +33,7 @@ static gboolean
 matrix (Loader *l, IvlMatrixId id, guint layer, IvlWeight *weight)
 {
   const IvlMatrixSource *source = ivl_checkpoint_matrix (l->checkpoint, id, layer);
-  return ivl_pack_matrix (&l->weights->packer, source, matrix_dtype (source, l->dtype), weight, l->error);
+  return ivl_pack_matrix (&l->weights->packer, source, matrix_dtype (source, id, l->dtype), weight, l->error);
 }
 
 /* Leaves SPAN without a buffer if this model has no such vector. */
@@ -113,7 +122,7 @@ ivl_weights_estimate (const IvlCheckpoint *checkpoint, const IvlConfig *config, 
     guint layers = vit_layer ? config->vision.run_layers : text_layer ? config->text.layers : 1;
     for (guint i = 0; i < layers; i++) {
       const IvlMatrixSource *source = ivl_checkpoint_matrix (checkpoint, id, i);
-      bytes += ivl_pack_matrix_bytes (source, matrix_dtype (source, dtype));
+      bytes += ivl_pack_matrix_bytes (source, matrix_dtype (source, id, dtype));
     }
   }
   return bytes;

@@ -233,12 +233,12 @@ load (Bench *b, const char *path, const char *synthetic, const char *weights, GE
 {
   int dtype = -1;
   if (weights && strcmp (weights, "auto") != 0) {
-    static const char *const names[] = { "f32", "f16", "bf16" };
+    static const char *const names[] = { "f32", "f16", "bf16", "q8", "q4" };
     for (guint i = 0; i < G_N_ELEMENTS (names); i++)
       if (strcmp (weights, names[i]) == 0)
         dtype = (int) i;
     if (dtype < 0)
-      return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "--weights is %s; there are auto, f32, f16, bf16", weights);
+      return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "--weights is %s; there are auto, f32, f16, bf16, q8, q4", weights);
   }
   b->config = path ? ivl_config_load (path, error) : ivl_synthetic_config (synthetic, error);
   if (!b->config)
@@ -290,7 +290,7 @@ main (int argc, char **argv)
     { "synthetic", 's', 0, G_OPTION_ARG_STRING, &synthetic, "True shapes, seeded weights: 1B 2B 4B 8B ... tiny (1B)",
       "SIZE" },
     { "device", 'd', 0, G_OPTION_ARG_STRING, &device, "Vulkan device, by number, kind or name", "NAME" },
-    { "weights", 'w', 0, G_OPTION_ARG_STRING, &weights, "auto, f32, f16 or bf16", "TYPE" },
+    { "weights", 'w', 0, G_OPTION_ARG_STRING, &weights, "auto, f32, f16, bf16, q8 or q4", "TYPE" },
     { "repeats", 'r', 0, G_OPTION_ARG_INT, &repeats, "Runs after the first, the best counts (2)", "N" },
     { "quick", 'q', 0, G_OPTION_ARG_NONE, &quick, "One row a stage", NULL },
     { "profile", 'p', 0, G_OPTION_ARG_NONE, &profile, "Times by kernel", NULL },

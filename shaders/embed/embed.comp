@@ -4,7 +4,7 @@
 
 /* x[r, :] = embedding[token of row r, :], from weight panels. Rows whose token is outside this slice of the table
  * are left alone; so are image positions (token IVL_TOKEN_IMAGE), whose rows are copied in.
- * A lane does eight (four for f32) columns of a row. */
+ * WTYPE as in gemm.comp. A lane does eight (four for f32) columns of a row. */
 
 layout (local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
 
@@ -24,10 +24,22 @@ main ()
   if (token < p.n_base || token - p.n_base >= p.n)
     return;
   uint n = token - p.n_base;
+#if WTYPE == 3
+  uint blocks = (p.texels + 3) / 4;
+  uint at = (n / IVL_PANEL * blocks + c / 4) * IVL_Q8_BLOCK_TEXELS;
+  n %= IVL_PANEL;
+  vec2 scales = unpackHalf2x16 (texelFetch (w_texels, int (at + n / 8))[n / 2 % 4]);
+  float unit = scales[n % 2] * IVL_Q8_UNIT;
+  uvec4 q = texelFetch (w_texels, int (at + IVL_QUANT_SCALES + (c % 4 * IVL_PANEL + n) / 2));
+  q.xy = n % 2 == 0 ? q.xy : q.zw;
+  x[p.offset + r * p.pitch + 2 * c] = vec4 (ivec4 (q.x << 24, q.x << 16, q.x << 8, q.x)) * unit;
+  x[p.offset + r * p.pitch + 2 * c + 1] = vec4 (ivec4 (q.y << 24, q.y << 16, q.y << 8, q.y)) * unit;
+#else
   uvec4 q = texelFetch (w_texels, int (((n / IVL_PANEL) * p.texels + c) * IVL_PANEL + n % IVL_PANEL));
+#endif
 #if WTYPE == 0
   x[p.offset + r * p.pitch + c] = uintBitsToFloat (q);
-#else
+#elif WTYPE <= 2
 #if WTYPE == 1
   vec4 a = vec4 (unpackHalf2x16 (q.x), unpackHalf2x16 (q.y));
   vec4 b = vec4 (unpackHalf2x16 (q.z), unpackHalf2x16 (q.w));

@@ -6,7 +6,8 @@
 /* y = act (x . w^T + bias) * scale (+ y), for every matrix of the model; the registers-only variant.
  * A lane owns TM rows x TN neighbouring columns; no shared memory, no barrier, no subgroup operation, so it is
  * correct on every device, and the fastest design on software drivers (loads bound it, so each is 16 bytes).
- * WTYPE: 0 f32, 1 f16, 2 bf16. TEXELS: x and w are read through texel buffers. */
+ * WTYPE: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4 (see push.h). TEXELS: x and w are read through texel buffers.
+ * Whatever the tile, a result is summed in the same order, so that a row's values don't depend on its neighbours. */
 
 layout (local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
 layout (constant_id = 1) const bool HAS_BIAS = false;
@@ -35,6 +36,12 @@ layout (push_constant) uniform Push { IvlPushGemm p; };
 #else
 #define K_PER_TEXEL 8
 #endif
+#if WTYPE >= 3
+#define QUANTS (WTYPE == 3 ? 2 : 4)    /* columns whose next eight values share a texel */
+#define QUANT_TEXELS (IVL_PANEL / QUANTS)
+#define QUANT_UNIT (WTYPE == 3 ? IVL_Q8_UNIT : IVL_Q4_UNIT)
+#define BLOCK_TEXELS (WTYPE == 3 ? IVL_Q8_BLOCK_TEXELS : IVL_Q4_BLOCK_TEXELS)
+#endif
 
 float
 gelu (float v)
@@ -55,7 +62,12 @@ main ()
   if (n0 >= p.n)
     return;
   uint steps = p.k / K_PER_TEXEL;
+#ifdef QUANTS
+  uint blocks = (p.k + IVL_QUANT_BLOCK - 1) / IVL_QUANT_BLOCK;
+  uint w_index = (n0 / IVL_PANEL) * blocks * BLOCK_TEXELS;
+#else
   uint w_index = (n0 / IVL_PANEL) * steps * IVL_PANEL + n0 % IVL_PANEL;
+#endif
 
   uint x_index[TM];
   float acc[TM][TN];
@@ -65,6 +77,56 @@ main ()
       acc[i][j] = 0.0;
   }
 
+#ifdef QUANTS
+  /* The scale goes on sums of eight products instead of on every weight: 5 to 20 % faster at m = 1, 11 % at m = 16. */
+  for (uint block = 0; block < blocks; block++) {
+    float unit[TN];
+    [[unroll]] for (int j = 0; j < TN; j += 8) {
+      uvec4 q = LOAD_W (w_index + (n0 % IVL_PANEL + j) / 8);
+      [[unroll]] for (int c = 0; c < 4; c++) {
+        vec2 pair = unpackHalf2x16 (q[c]);
+        unit[j + 2 * c] = pair.x * QUANT_UNIT;
+        unit[j + 2 * c + 1] = pair.y * QUANT_UNIT;
+      }
+    }
+    w_index += IVL_QUANT_SCALES;
+    uint end = min (4 * block + 4, steps);
+    for (uint s = 4 * block; s < end; s++) {
+      vec4 xa[TM], xb[TM];
+      [[unroll]] for (int i = 0; i < TM; i++) {
+        xa[i] = LOAD_X (x_index[i] + 2 * s);
+        xb[i] = LOAD_X (x_index[i] + 2 * s + 1);
+      }
+      [[unroll]] for (int j0 = 0; j0 < TN; j0 += QUANTS) {
+        uvec4 q = LOAD_W (w_index + (n0 % IVL_PANEL + j0) / QUANTS);
+        [[unroll]] for (int c = 0; c < QUANTS; c++) {
+          int j = j0 + c;
+#if WTYPE == 3
+          uint qa = q[2 * c], qb = q[2 * c + 1];
+          vec4 wa = vec4 (ivec4 (qa << 24, qa << 16, qa << 8, qa));
+          vec4 wb = vec4 (ivec4 (qb << 24, qb << 16, qb << 8, qb));
+#else
+          uint q8 = q[c];
+          vec4 wa = vec4 (ivec4 (q8 << 28, q8 << 24, q8 << 20, q8 << 16));
+          vec4 wb = vec4 (ivec4 (q8 << 12, q8 << 8, q8 << 4, q8));
+#endif
+          [[unroll]] for (int i = 0; i < TM; i++) {
+            float a = xa[i].x * wa.x;
+            a += xa[i].y * wa.y;
+            a += xa[i].z * wa.z;
+            a += xa[i].w * wa.w;
+            a += xb[i].x * wb.x;
+            a += xb[i].y * wb.y;
+            a += xb[i].z * wb.z;
+            a += xb[i].w * wb.w;
+            acc[i][j] += a * unit[j];
+          }
+        }
+      }
+      w_index += QUANT_TEXELS;
+    }
+  }
+#else
   for (uint s = 0; s < steps; s++) {
 #if WTYPE == 0
     vec4 xv[TM];
@@ -107,6 +169,7 @@ main ()
 #endif
     w_index += IVL_PANEL;
   }
+#endif
 
   [[unroll]] for (int j = 0; j < TN; j++) {
     uint n = min (n0 + j, p.n - 1);

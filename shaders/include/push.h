@@ -12,6 +12,18 @@
  * [N/64][K/4][64] of four 32-bit values), zero padded, so that a workgroup streams its columns in order. */
 #define IVL_PANEL 64
 
+/* Quantised weights: blocks of 32 values along K with one scale. A panel is [K/32] blocks of 8 texels of scales (f16, a
+ * component's low half is the even column) and four steps of eight values along K: q8 [32] texels of two columns, two
+ * words each; q4 [16] texels of four columns, a word each. Earlier values lie in lower bits. A value is what its word,
+ * shifted until its bits are on top, is as a signed integer, times unit and scale: the bits below it (its predecessors')
+ * stay in as a fraction that packing reckons with, which saves a mask or a second shift a value. */
+#define IVL_QUANT_BLOCK 32
+#define IVL_QUANT_SCALES 8
+#define IVL_Q8_BLOCK_TEXELS (IVL_QUANT_SCALES + 4 * IVL_PANEL / 2)
+#define IVL_Q4_BLOCK_TEXELS (IVL_QUANT_SCALES + 4 * IVL_PANEL / 4)
+#define IVL_Q8_UNIT (1.0 / 1073741824.0)   /* 2^-24, and 2^-6: scales are stored 64 times too large, clear of subnormals */
+#define IVL_Q4_UNIT (1.0 / 17179869184.0)  /* 2^-28 and 2^-6 */
+
 /* y[m, n] (+)= scale[n] * act(x[m, :] . w[n, :] + bias[n]) */
 struct IvlPushGemm {
   uint m, n, k;          /* k: padded to a multiple of 8 */

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "model/quantise.h"
+
 typedef struct {
   const char *name;
   gboolean bias, scale, add;
@@ -66,6 +68,30 @@ random_weight (Check *c, IvlDtype dtype, double scale)
   return (bits >> 16 & 0x8000) | (guint32) MIN (exponent, 30) << 10 | (bits >> 13 & 1023);
 }
 
+/* The panels of floats W, whose rows become what the quantised ones stand for. */
+static guint8 *
+pack_quantised (IvlDtype dtype, guint32 *w, guint first, guint n, guint k)
+{
+  guint8 *out = g_malloc0 (ivl_weight_slice_bytes (dtype, n, k));
+  guint step = dtype == IVL_DTYPE_Q8 ? 8 : 4; /* bytes of eight values */
+  guint blocks = (k + IVL_QUANT_BLOCK - 1) / IVL_QUANT_BLOCK, block_bytes = 16 * IVL_QUANT_SCALES + 4 * IVL_PANEL * step;
+  for (guint i = 0; i < n; i++)
+    for (guint b = 0; b < blocks; b++) {
+      float *values = (float *) (w + (gsize) (first + i) * k + b * IVL_QUANT_BLOCK), exact[IVL_QUANT_BLOCK];
+      guint here = MIN (k - b * IVL_QUANT_BLOCK, IVL_QUANT_BLOCK);
+      guint16 scale;
+      guint32 words[8];
+      ivl_quantise_block (dtype, values, here, &scale, words);
+      ivl_dequantise_block (dtype, scale, words, exact);
+      memcpy (values, exact, here * sizeof *values);
+      guint8 *block = out + ((gsize) (i / IVL_PANEL) * blocks + b) * block_bytes;
+      memcpy (block + i % IVL_PANEL * 2, &scale, 2);
+      for (guint s = 0; s < 4; s++)
+        memcpy (block + 16 * IVL_QUANT_SCALES + (s * IVL_PANEL + i % IVL_PANEL) * step, (guint8 *) words + s * step, step);
+    }
+  return out;
+}
+
 static void
 run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
 {
@@ -73,7 +99,7 @@ run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
   guint y_pitch = (columns + 3) / 4 * 4 + 4;
   g_autofree guint32 *w = g_new (guint32, (gsize) s->n * s->k);
   for (gsize i = 0; i < (gsize) s->n * s->k; i++)
-    w[i] = random_weight (c, dtype, s->w_scale);
+    w[i] = random_weight (c, ivl_dtype_is_quantised (dtype) ? IVL_DTYPE_F32 : dtype, s->w_scale);
   g_autofree float *x = check_random_floats (c, (gsize) s->m * x_pitch, s->x_scale);
   for (guint r = 0; r < s->m; r++)
     for (guint j = s->k; j < k_pad; j++)
@@ -91,7 +117,8 @@ run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
   a->weight.n_slices = (s->n + a->weight.slice_n - 1) / a->weight.slice_n;
   for (guint i = 0; i < a->weight.n_slices; i++) {
     guint first = i * a->weight.slice_n, n = MIN (a->weight.slice_n, s->n - first);
-    g_autofree guint8 *packed = ref_pack (dtype, w, first, n, s->k);
+    g_autofree guint8 *packed = ivl_dtype_is_quantised (dtype) ? pack_quantised (dtype, w, first, n, s->k)
+                                                              : ref_pack (dtype, w, first, n, s->k);
     a->slices[i] = check_input (c, packed, ivl_weight_slice_bytes (dtype, n, s->k));
   }
   a->x = ivl_rows (check_input (c, x, (gsize) s->m * x_pitch * 4), x_pitch);
@@ -107,7 +134,7 @@ run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
   for (guint r = 0; r < s->m; r++)
     for (guint j = 0; j < columns; j++)
       before[r * columns + j] = y[y_offset + r * y_pitch + j];
-  ref_gemm (dtype, w, s->n, s->k, x, x_pitch, s->m, e->bias ? bias : NULL, e->scale ? scale : NULL, e->act,
+  ref_gemm (ivl_dtype_is_quantised (dtype) ? IVL_DTYPE_F32 : dtype, w, s->n, s->k, x, x_pitch, s->m, e->bias ? bias : NULL, e->scale ? scale : NULL, e->act,
             e->add ? before : NULL, want, allowed);
   check_rows (c, "y", a->y, y, s->m, columns, want, allowed);
 }
@@ -115,7 +142,7 @@ run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
 void
 check_gemm (Check *c)
 {
-  static const char *const dtypes[] = { "f32", "f16", "bf16" };
+  static const char *const dtypes[] = { "f32", "f16", "bf16", "q8", "q4" };
   static const struct { guint tm, tn; } tiles[] = { { 1, 8 }, { 2, 16 }, { 4, 16 }, { 8, 16 }, { 16, 16 } };
   /* Odd and even, below and above a tile, a panel and a workgroup; large and tiny magnitudes. */
   static const Size sizes[] = {
