@@ -93,7 +93,8 @@ typedef struct {
   guint64 kv_bytes;     /* KV cache of all sessions, grown as needed up to this; 0: what the device has to spare */
 } IvlModelParams;
 
-/* Loads a Hugging Face checkpoint folder: config.json, *.safetensors, tokenizer files. PARAMS may be NULL.
+/* Loads a Hugging Face checkpoint folder: config.json, *.safetensors, tokenizer files; or a GGUF text model, its file or
+ * a folder of it, with the mmproj file beside it. PARAMS may be NULL.
  * Blocks for seconds to minutes. CANCELLABLE may be NULL. */
 IvlModel *ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *params,
                           GCancellable *cancellable, GError **error);
