@@ -40,6 +40,7 @@ gst_internvl_chunk_free (GstInternvlChunk *chunk)
   g_free (chunk->prompt);
   g_free (chunk->system_prompt);
   g_free (chunk->alert_on);
+  g_free (chunk->id);
   g_clear_pointer (&chunk->choices, g_ptr_array_unref);
   g_free (chunk->json_schema);
   g_free (chunk);

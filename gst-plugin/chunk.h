@@ -45,6 +45,7 @@ typedef struct {
   char *json_schema;            /* NULL: need not be JSON */
   char *alert_on;               /* NULL: none */
   GstClockTime alert_hold;
+  char *id;                     /* of a question in between, NULL for a chunk of the stream */
   guint epoch;                  /* the owner's: tells what was begun before a flush */
 } GstInternvlChunk;
 void gst_internvl_chunk_free (GstInternvlChunk *chunk);

@@ -84,6 +84,8 @@ gst_internvl_src_event (GstPad *pad, GstObject *parent, GstEvent *event)
   GstInternvl *self = GST_INTERNVL (parent);
   gboolean seen = FALSE;
 
+  if (gst_internvl_take_ask_event (self, event))
+    return TRUE;
   if (GST_EVENT_TYPE (event) == GST_EVENT_SEEK) {
     g_mutex_lock (&self->lock);
     seen = self->seek_seqnum == gst_event_get_seqnum (event);
@@ -452,6 +454,19 @@ gst_internvl_class_init (GstInternvlClass *klass)
   gst_internvl_settings_install (object_class);
   g_object_class_install_property (object_class, GST_INTERNVL_PROP_STATS, gst_internvl_stats_pspec ());
 
+  /**
+   * GstInternvl::ask:
+   * @prompt: the question, with the same templates as the property
+   * @id: what the reply is to be known by
+   *
+   * Asks about the latest sampled frames, as many as a chunk has, beside the stream. The reply is an element message
+   * `internvl` with the field `id`, and `error` if there is no answer.
+   *
+   * Returns: %FALSE if there are no frames yet, and there will be no reply
+   */
+  g_signal_new_class_handler ("ask", G_TYPE_FROM_CLASS (klass), G_SIGNAL_RUN_LAST | G_SIGNAL_ACTION,
+      G_CALLBACK (gst_internvl_ask), NULL, NULL, NULL, G_TYPE_BOOLEAN, 2, G_TYPE_STRING, G_TYPE_STRING);
+
   gst_element_class_add_static_pad_template (element_class, &sink_template);
   gst_element_class_add_static_pad_template (element_class, &src_template);
   gst_element_class_add_static_pad_template_with_gtype (element_class, &text_template, GST_TYPE_INTERNVL_TEXT_PAD);
@@ -470,6 +485,7 @@ gst_internvl_init (GstInternvl *self)
 {
   g_mutex_init (&self->lock);
   g_queue_init (&self->results);
+  g_queue_init (&self->recent);
   g_queue_init (&self->held_events);
   gst_segment_init (&self->segment, GST_FORMAT_TIME);
   gst_internvl_settings_init (&self->settings);

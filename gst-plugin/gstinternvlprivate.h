@@ -55,6 +55,8 @@ struct _GstInternvl
   GQueue results;               /* of GstInternvlResult, for the next buffer */
   GstInternvlResult *latest;
   GstEvent *text_stream_start, *text_segment, *text_eos;        /* for a pad that comes later */
+  GQueue recent;                /* of GstInternvlFrame, the last ones sampled */
+  GstSegment recent_segment;    /* theirs */
   GstClockTime chunk_duration, answer_latency;
   char *model_name;
   guint32 seek_seqnum;
@@ -65,8 +67,21 @@ GstInternvlTextPad *gst_internvl_ref_textpad (GstInternvl *self);
 
 /* results.c */
 extern const GstInternvlWorkerFuncs gst_internvl_worker_funcs;
+GstStructure *gst_internvl_make_result (GstInternvl *self, const GstInternvlChunk *chunk, const char *prompt,
+    const IvlAnswer *answer, GstClockTime latency);
 GParamSpec *gst_internvl_stats_pspec (void);
 GstStructure *gst_internvl_make_stats (GstInternvl *self);
+
+/* ask.c */
+/* Asks about the latest frames; the reply is posted on the bus. FALSE: there are none, or PROMPT is not a text. Any
+ * thread. */
+gboolean gst_internvl_ask (GstInternvl *self, const char *prompt, const char *id);
+/* Takes EVENT if it is "internvl-ask". */
+gboolean gst_internvl_take_ask_event (GstInternvl *self, GstEvent *event);
+void gst_internvl_replied (gpointer owner, const GstInternvlChunk *chunk, const char *prompt,
+    const IvlAnswer *answer, const GError *error);
+void gst_internvl_remember_frame (GstInternvl *self, GstInternvlFrame *frame);
+void gst_internvl_forget_frames (GstInternvl *self);
 
 /* stream.c */
 extern const GstInternvlSamplerFuncs gst_internvl_sampler_funcs;

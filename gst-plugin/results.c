@@ -25,8 +25,8 @@ finish_name (IvlFinish finish)
   }
 }
 
-static GstStructure *
-make_structure (GstInternvl *self, const GstInternvlChunk *chunk, const char *prompt, const IvlAnswer *answer,
+GstStructure *
+gst_internvl_make_result (GstInternvl *self, const GstInternvlChunk *chunk, const char *prompt, const IvlAnswer *answer,
     GstClockTime latency)
 {
   GValue frames = G_VALUE_INIT, value = G_VALUE_INIT;
@@ -116,7 +116,7 @@ on_answered (gpointer owner, const GstInternvlChunk *chunk, const char *prompt, 
   GstInternvl *self = owner;
   const GstInternvlFrame *last = g_ptr_array_index (chunk->frames, chunk->frames->len - 1);
   GstClockTime latency = (g_get_monotonic_time () - last->arrival) * GST_USECOND;
-  GstInternvlResult *result = gst_internvl_result_new (make_structure (self, chunk, prompt, answer, latency),
+  GstInternvlResult *result = gst_internvl_result_new (gst_internvl_make_result (self, chunk, prompt, answer, latency),
       chunk->text_pts, chunk->stream_duration);
   g_autoptr (GstInternvlTextPad) textpad = gst_internvl_ref_textpad (self);
   gboolean tell_latency = FALSE;
@@ -280,6 +280,7 @@ const GstInternvlWorkerFuncs gst_internvl_worker_funcs = {
   .loaded = on_loaded,
   .answered = on_answered,
   .partial = on_partial,
+  .replied = gst_internvl_replied,
   .dropped = on_dropped,
   .event = on_event,
   .frame_failed = on_frame_failed,

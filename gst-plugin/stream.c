@@ -20,6 +20,7 @@ on_sampled (gpointer frame, gpointer user_data)
   GstInternvl *self = user_data;
 
   gst_internvl_worker_add_frame (self->worker, frame);
+  gst_internvl_remember_frame (self, frame);
 }
 
 static void
@@ -388,6 +389,7 @@ gst_internvl_forget_stream (GstInternvl *self)
   gst_segment_init (&self->segment, GST_FORMAT_TIME);
   self->have_segment = FALSE;
 
+  gst_internvl_forget_frames (self);
   g_mutex_lock (&self->lock);
   while ((result = g_queue_pop_head (&self->results)))
     gst_internvl_result_unref (result);
@@ -465,6 +467,8 @@ gst_internvl_sink_event (GstPad *pad, GstObject *parent, GstEvent *event)
     default:
       break;
   }
+  if (gst_internvl_take_ask_event (self, event))
+    return TRUE;
   if (hold_event (self, event))
     return TRUE;
   if (GST_EVENT_IS_SERIALIZED (event) && GST_EVENT_TYPE (event) != GST_EVENT_EOS &&

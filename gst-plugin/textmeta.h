@@ -19,6 +19,9 @@
  * and only with choices
  *   choice              int      index of the answer among them
  *   choice-probabilities  GstValueArray of double, one for each; not of more than 256
+ * A reply to what was asked in between (the action ask, the event internvl-ask) has no chunk but
+ *   id                  string   as it was given
+ *   error               string   why there is no answer, only then
  *
  * Times are in nanoseconds, GST_CLOCK_TIME_NONE (null in JSON) if unknown.
  */

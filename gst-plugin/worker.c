@@ -56,6 +56,7 @@ struct GstInternvlWorker
   GCond progress;               /* for those who wait for it */
   GQueue frames;                /* of GstInternvlFrame, to be mapped */
   GQueue jobs;                  /* of Job, in order */
+  GQueue questions;             /* of Job, in between; one is asked at a time */
   GQueue abandoned;             /* of Job, asked and then flushed */
   GQueue trash;                 /* of GPtrArray of frames, for the thread to free without the lock */
   gboolean flushing, quit, live, passthrough;
@@ -102,6 +103,7 @@ gst_internvl_worker_new (const GstInternvlWorkerFuncs *funcs, gpointer owner)
   g_cond_init (&worker->progress);
   g_queue_init (&worker->frames);
   g_queue_init (&worker->jobs);
+  g_queue_init (&worker->questions);
   g_queue_init (&worker->abandoned);
   g_queue_init (&worker->trash);
   return worker;
@@ -157,10 +159,16 @@ gst_internvl_worker_stop (GstInternvlWorker *worker)
     return;
   gst_internvl_worker_set_flushing (worker, TRUE);
   g_cancellable_cancel (worker->cancellable);
+  g_autoptr (IvlSession) session = NULL;
   g_mutex_lock (&worker->lock);
   worker->quit = TRUE;
+  Job *question = g_queue_peek_head (&worker->questions);
+  if (question && question->state == JOB_ASKED && question->session)
+    session = ivl_session_ref (question->session);
   g_cond_signal (&worker->work);
   g_mutex_unlock (&worker->lock);
+  if (session)
+    ivl_session_cancel (session);
   g_thread_join (g_steal_pointer (&worker->thread));
   g_clear_object (&worker->cancellable);
 }
@@ -213,8 +221,10 @@ gst_internvl_worker_set_flushing (GstInternvlWorker *worker, gboolean flushing)
   if (flushing) {
     worker->flushes++;
     g_clear_pointer (&worker->previous, g_free);
-    while ((frame = g_queue_pop_head (&worker->frames)))
+    while ((frame = g_queue_pop_head (&worker->frames))) {
+      frame->ready = TRUE;
       g_queue_push_tail (&frames, frame);
+    }
     while ((job = g_queue_pop_head (&worker->jobs))) {
       if (job->state == JOB_ASKED) {
         /* No session yet: the thread is about to ask, and will see the flush. */
@@ -299,6 +309,23 @@ gst_internvl_worker_add_chunk (GstInternvlWorker *worker, GstInternvlChunk *chun
   add_job (worker, chunk, NULL);
 }
 
+gboolean
+gst_internvl_worker_add_question (GstInternvlWorker *worker, GstInternvlChunk *chunk)
+{
+  g_mutex_lock (&worker->lock);
+  gboolean open = worker->thread && !worker->quit;
+  if (open) {
+    Job *job = g_new0 (Job, 1);
+    job->worker = worker;
+    job->chunk = g_steal_pointer (&chunk);
+    g_queue_push_tail (&worker->questions, job);
+    g_cond_signal (&worker->work);
+  }
+  g_mutex_unlock (&worker->lock);
+  gst_internvl_chunk_free (chunk);
+  return open;
+}
+
 void
 gst_internvl_worker_add_event (GstInternvlWorker *worker, GstEvent *event)
 {
@@ -336,7 +363,7 @@ gst_internvl_worker_drain (GstInternvlWorker *worker)
   gboolean open;
 
   g_mutex_lock (&worker->lock);
-  while ((open = is_open (worker)) && !g_queue_is_empty (&worker->jobs))
+  while ((open = is_open (worker)) && !(g_queue_is_empty (&worker->jobs) && g_queue_is_empty (&worker->questions)))
     g_cond_wait (&worker->progress, &worker->lock);
   g_mutex_unlock (&worker->lock);
   return open;
@@ -520,6 +547,8 @@ ask (GstInternvlWorker *worker, Job *job, guint flushes, const char *previous)
   g_autofree GstClockTime *times = g_new (GstClockTime, n);
   g_autoptr (GError) error = NULL;
   IvlQuestion question = { 0 };
+  /* Once it is asked, an answer and a flush may free the job. */
+  const gboolean between = chunk->id != NULL;
 
   for (guint i = 0; i < n; i++) {
     GstInternvlFrame *frame = g_ptr_array_index (chunk->frames, i);
@@ -544,6 +573,7 @@ ask (GstInternvlWorker *worker, Job *job, guint flushes, const char *previous)
     question.text_data = job;
   }
 
+  GST_DEBUG ("asking about chunk %" G_GUINT64_FORMAT " (%u frames)", chunk->index, question.n_images);
   IvlSession *session = ivl_session_new (worker->model, &error);
   if (session) {
     g_mutex_lock (&worker->lock);
@@ -555,13 +585,12 @@ ask (GstInternvlWorker *worker, Job *job, guint flushes, const char *previous)
     job->error = g_steal_pointer (&error);
     job->state = JOB_DONE;
   } else {
-    GST_DEBUG ("asked about chunk %" G_GUINT64_FORMAT " (%u frames)", chunk->index, question.n_images);
     g_mutex_lock (&worker->lock);
   }
-  /* A flush in the meantime may have come too early to cancel it. */
-  gboolean flushed = flushes != worker->flushes;
+  /* A flush in the meantime, or the end, may have come too early to cancel it. */
+  gboolean cancel = between ? worker->quit : flushes != worker->flushes;
   g_mutex_unlock (&worker->lock);
-  if (flushed && session)
+  if (cancel && session)
     ivl_session_cancel (session);
   ivl_session_unref (session);
 }
@@ -730,6 +759,66 @@ deliver_partial (GstInternvlWorker *worker, Job *job)
   g_mutex_lock (&worker->lock);
 }
 
+/* With the lock. The question in between that is to be asked now. One that can't be becomes done. */
+static Job *
+next_question (GstInternvlWorker *worker)
+{
+  Job *job = g_queue_peek_head (&worker->questions);
+
+  if (!job || job->state != JOB_WAITING)
+    return NULL;
+  if (worker->quit || worker->state == MODEL_FAILED) {
+    g_set_error (&job->error, IVL_ERROR, IVL_ERROR_CANCELLED, worker->quit ? "the stream was stopped" :
+        "the model has failed");
+  } else if (worker->state == MODEL_LOADING || frames_state (job->chunk) == FRAMES_PENDING) {
+    return NULL;
+  } else if (frames_state (job->chunk) == FRAMES_ALL_LOST) {
+    g_set_error (&job->error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "none of the frames could be kept");
+  } else {
+    return job;
+  }
+  job->state = JOB_DONE;
+  return NULL;
+}
+
+static gboolean
+question_is_done (GstInternvlWorker *worker)
+{
+  Job *head = g_queue_peek_head (&worker->questions);
+
+  return head && head->state == JOB_DONE;
+}
+
+/* With the lock, which is let go of meanwhile. */
+static void
+deliver_question (GstInternvlWorker *worker)
+{
+  Job *job = g_queue_peek_head (&worker->questions);
+
+  g_mutex_unlock (&worker->lock);
+  worker->funcs->replied (worker->owner, job->chunk, job->prompt ? job->prompt : job->chunk->prompt, job->answer,
+      job->error);
+  g_mutex_lock (&worker->lock);
+  g_queue_pop_head (&worker->questions);
+  g_cond_broadcast (&worker->progress);
+  g_mutex_unlock (&worker->lock);
+  job_free (job);
+  g_mutex_lock (&worker->lock);
+}
+
+/* With the lock, which is let go of meanwhile. */
+static void
+ask_next (GstInternvlWorker *worker, Job *job)
+{
+  g_autofree char *previous = g_strdup (worker->previous);
+  guint flushes = worker->flushes;
+
+  job->state = JOB_ASKED;
+  g_mutex_unlock (&worker->lock);
+  ask (worker, job, flushes, previous);
+  g_mutex_lock (&worker->lock);
+}
+
 static gboolean
 head_is_done (GstInternvlWorker *worker)
 {
@@ -776,9 +865,14 @@ worker_thread (gpointer data)
   g_mutex_lock (&worker->lock);
   for (;;) {
     reap (worker);
-    if (worker->quit && g_queue_is_empty (&worker->abandoned))
+    if (worker->quit && g_queue_is_empty (&worker->abandoned) && g_queue_is_empty (&worker->questions))
       break;
-    if (worker->quit || worker->flushing || (worker->state != MODEL_READY && !worker->passthrough)) {
+    job = next_question (worker);
+    if (question_is_done (worker)) {
+      deliver_question (worker);
+    } else if (job && !worker->flushing) {
+      ask_next (worker, job);
+    } else if (worker->quit || worker->flushing || (worker->state != MODEL_READY && !worker->passthrough)) {
       g_cond_wait (&worker->work, &worker->lock);
     } else if ((job = find_partial (worker))) {
       deliver_partial (worker, job);
@@ -794,19 +888,13 @@ worker_thread (gpointer data)
       gst_internvl_frame_unref (frame);
       g_mutex_lock (&worker->lock);
     } else if ((job = next_to_ask (worker))) {
-      g_autofree char *previous = g_strdup (worker->previous);
-      guint flushes = worker->flushes;
-
       for (guint i = 0; i < job->chunk->frames->len; i++) {
         GstInternvlFrame *frame = g_ptr_array_index (job->chunk->frames, i);
         if (frame->image && frame->uses++ > 0)
           worker->stats.frames_reused++;
       }
-      job->state = JOB_ASKED;
-      g_mutex_unlock (&worker->lock);
-      ask (worker, job, flushes, previous);
-      g_mutex_lock (&worker->lock);
-    } else if (!head_is_done (worker) && !find_partial (worker)) {
+      ask_next (worker, job);
+    } else if (!head_is_done (worker) && !find_partial (worker) && !question_is_done (worker)) {
       g_cond_wait (&worker->work, &worker->lock);
     }
   }

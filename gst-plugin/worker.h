@@ -39,6 +39,9 @@ typedef struct {
   void (*answered) (gpointer owner, const GstInternvlChunk *chunk, const char *prompt, const IvlAnswer *answer);
   /* There is more of an answer, if the chunk says that this is wanted. */
   void (*partial) (gpointer owner, const GstInternvlPartial *partial);
+  /* A question in between: with an answer or an error. */
+  void (*replied) (gpointer owner, const GstInternvlChunk *chunk, const char *prompt, const IvlAnswer *answer,
+      const GError *error);
   /* CHUNK (borrowed) was skipped. */
   void (*dropped) (gpointer owner, const GstInternvlChunk *chunk);
   /* An event (transfer full) whose turn it is; may be called on the streaming thread, must not block. */
@@ -79,6 +82,9 @@ void gst_internvl_worker_set_passthrough (GstInternvlWorker *worker, gboolean pa
 void gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *frame);
 /* Takes CHUNK, whose frames were added. */
 void gst_internvl_worker_add_chunk (GstInternvlWorker *worker, GstInternvlChunk *chunk);
+/* Takes CHUNK, which has an id: a question in between the chunks, whose frames were added before. It waits for no chunk,
+ * survives a flush, is never dropped, and gets one reply, an error if the worker stops. FALSE: it is stopped already. */
+gboolean gst_internvl_worker_add_question (GstInternvlWorker *worker, GstInternvlChunk *chunk);
 /* Takes EVENT. */
 void gst_internvl_worker_add_event (GstInternvlWorker *worker, GstEvent *event);
 

@@ -269,6 +269,126 @@ test_json_schema (void)
   finish (&f);
 }
 
+/* ---- questions in between ---- */
+
+static gboolean
+ask (Fixture *f, const char *prompt, const char *id)
+{
+  gboolean asked;
+
+  g_signal_emit_by_name (f->element, "ask", prompt, id, &asked);
+  return asked;
+}
+
+static void
+expect_reply (Fixture *f, const char *id, const char *text)
+{
+  GstStructure *reply = wait_result (f);
+
+  g_assert_cmpstr (gst_structure_get_string (reply, "id"), ==, id);
+  g_assert_cmpstr (gst_structure_get_string (reply, "text"), ==, text);
+  g_assert_cmpint (gst_structure_has_field (reply, "error"), ==, text == NULL);
+  g_assert_false (gst_structure_has_field (reply, "chunk"));
+  gst_structure_free (reply);
+}
+
+static void
+test_ask (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all post-messages=false", TRUE);
+  fake_engine_set_answer ("{prompt} {colors}");
+  play (&f);
+  g_assert_false (ask (&f, "What?", "0"));
+  push_frames (&f, 8);
+  g_assert_false (ask (&f, "\xff", "0"));
+  g_assert_true (ask (&f, "Who?", "a"));
+  expect_reply (&f, "a", "Who? #020202 #070707");
+  push_frames (&f, 10);
+  /* From both sides. */
+  gst_pad_send_event (GST_PAD_PEER (f.h->sinkpad), gst_event_new_custom (GST_EVENT_CUSTOM_UPSTREAM,
+          gst_structure_new ("internvl-ask", "prompt", G_TYPE_STRING, "Up?", "id", G_TYPE_STRING, "b", NULL)));
+  expect_reply (&f, "b", "Up? #0c0c0c #111111");
+  gst_harness_push_event (f.h, gst_event_new_custom (GST_EVENT_CUSTOM_DOWNSTREAM,
+          gst_structure_new ("internvl-ask", "prompt", G_TYPE_STRING, "Down?", NULL)));
+  expect_reply (&f, "", "Down? #0c0c0c #111111");
+  gst_harness_push_event (f.h, gst_event_new_custom (GST_EVENT_CUSTOM_DOWNSTREAM,
+          gst_structure_new ("internvl-ask", "id", G_TYPE_STRING, "no prompt", NULL)));
+  /* Chunks are answered as if nothing had been. */
+  fake_engine_set_answer ("chunk");
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+  g_assert_cmpuint (get_stat (&f, "chunks"), ==, 2);
+  finish (&f);
+}
+
+/* It doesn't wait for a chunk that is being answered, nor one for it; EOS waits for it. */
+static void
+test_ask_beside (void)
+{
+  Fixture f = { 0 };
+  FakeCounts counts;
+
+  begin (&f, "policy=live post-messages=false", FALSE);
+  fake_engine_hold_answers (TRUE);
+  play (&f);
+  do
+    push_frames (&f, 10);
+  while (get_stat (&f, "frames-encoded") < 2);
+  fake_engine_wait_asked (1);
+  g_assert_true (ask (&f, "Now?", "n"));
+  fake_engine_wait_asked (2);
+  fake_engine_get_counts (&counts);
+  g_assert_cmpuint (counts.most_at_once, ==, 2);
+  g_assert_cmpstr (fake_engine_get_question (1)->prompt, ==, "Now?");
+  fake_engine_release_answers (1000);
+  gst_harness_push_event (f.h, gst_event_new_eos ());
+  GstStructure *reply = wait_result (&f);
+  g_assert_cmpstr (gst_structure_get_string (reply, "id"), ==, "n");
+  gst_structure_free (reply);
+  finish (&f);
+}
+
+static void
+test_ask_ends (void)
+{
+  Fixture f = { 0 };
+
+  /* A failed one is its own affair. */
+  begin (&f, "policy=all post-messages=false", FALSE);
+  play (&f);
+  push_frames (&f, 8);
+  fake_engine_fail (FAKE_ASK, IVL_ERROR_CONTEXT_FULL, 0);
+  g_assert_true (ask (&f, "Long?", "l"));
+  expect_reply (&f, "l", NULL);
+  /* Frames that are gone with a flush can't be asked about; what was asked before it is answered. */
+  fake_engine_hold_answers (TRUE);
+  g_assert_true (ask (&f, "Before?", "before"));
+  fake_engine_wait_asked (1);
+  gst_harness_push_event (f.h, gst_event_new_flush_start ());
+  gst_harness_push_event (f.h, gst_event_new_flush_stop (TRUE));
+  g_assert_false (ask (&f, "After?", "after"));
+  fake_engine_hold_answers (FALSE);
+  expect_reply (&f, "before", "2 frames #020202 #070707");
+  /* The end of the element is the end of them: each has its reply. */
+  GstSegment segment;
+  gst_segment_init (&segment, GST_FORMAT_TIME);
+  gst_harness_push_event (f.h, gst_event_new_segment (&segment));
+  push_frames (&f, 8);
+  fake_engine_hold_answers (TRUE);
+  g_assert_true (ask (&f, "One?", "1"));
+  g_assert_true (ask (&f, "Two?", "2"));
+  fake_engine_wait_asked (2);
+  gst_element_set_state (f.element, GST_STATE_READY);
+  GstStructure *reply = wait_result (&f);
+  g_assert_cmpstr (gst_structure_get_string (reply, "id"), ==, "1");
+  g_assert_cmpstr (gst_structure_get_string (reply, "finish"), ==, "cancelled");
+  gst_structure_free (reply);
+  expect_reply (&f, "2", NULL);
+  g_assert_false (ask (&f, "Three?", "3"));
+  finish (&f);
+}
+
 /* ---- video goes on ---- */
 
 static void
@@ -363,6 +483,9 @@ main (int argc, char **argv)
   add ("choices", test_choices);
   add ("choices/many", test_many_choices);
   add ("json-schema", test_json_schema);
+  add ("ask", test_ask);
+  add ("ask/beside", test_ask_beside);
+  add ("ask/ends", test_ask_ends);
   add ("passthrough", test_passthrough);
   add ("passthrough/device-lost", test_passthrough_device_lost);
   add ("passthrough/no-model", test_passthrough_no_model);
