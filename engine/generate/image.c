@@ -11,7 +11,7 @@ ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_tiles, GErr
   if (!config->dynamic_image_size)
     max_tiles = 1;
   if (!ivl_image_plan_init (&self->plan, model->device, picture, config->vision.image_size, config->vision.patch_size,
-                            MAX (max_tiles, 1), error)
+                            MAX (max_tiles, 1), config->use_thumbnail, error)
       || !(self->upload = ivl_vk_buffer_new (model->device, IVL_VK_UPLOAD, self->plan.upload_bytes, error))) {
     ivl_image_unref (self);
     return NULL;

@@ -147,7 +147,7 @@ plan_pass (IvlImagePlan *self, guint cols, guint rows, guint tile_base)
 
 gboolean
 ivl_image_plan_init (IvlImagePlan *self, IvlDevice *device, const IvlPicture *p, guint tile_size, guint patch_size,
-                     guint max_tiles, GError **error)
+                     guint max_tiles, gboolean thumbnail, GError **error)
 {
   memset (self, 0, sizeof *self);
   if (!check_size (p, error))
@@ -163,6 +163,10 @@ ivl_image_plan_init (IvlImagePlan *self, IvlDevice *device, const IvlPicture *p,
     return FALSE;
 
   IvlTiling tiling = ivl_tiling_choose (self->width, self->height, tile_size, max_tiles);
+  if (tiling.thumbnail && !thumbnail) {
+    tiling.thumbnail = FALSE;
+    tiling.n_tiles--;
+  }
   self->n_tiles = tiling.n_tiles;
   self->cols = tiling.cols;
   self->rows = tiling.rows;

@@ -55,9 +55,10 @@ typedef struct {
   guint64 tiles;            /* bytes, in the scratch */
 } IvlImagePlan;
 
-/* Checks PICTURE and lays everything out; its pixels aren't read. MAX_TILES 1 squashes the picture into one tile. */
+/* Checks PICTURE and lays everything out; its pixels aren't read. MAX_TILES 1 squashes the picture into one tile.
+ * THUMBNAIL: several tiles are followed by one of the whole picture. */
 gboolean ivl_image_plan_init (IvlImagePlan *plan, IvlDevice *device, const IvlPicture *picture, guint tile_size,
-                              guint patch_size, guint max_tiles, GError **error);
+                              guint patch_size, guint max_tiles, gboolean thumbnail, GError **error);
 void ivl_image_plan_deinit (IvlImagePlan *plan);
 /* Copies the pixels that are used, and the tables, into UPLOAD: upload_bytes of mapped memory, which is only
  * written. PICTURE is the one the plan was made for, or another of the same layout. */

@@ -133,7 +133,7 @@ run_case (Check *c, Args *args, int texels, const IvlPicture *p, guint size, gui
 {
   g_autoptr (GError) error = NULL;
   Args a = { .stream = c->stream, .texels = texels };
-  if (!ivl_image_plan_init (&a.plan, c->device, p, size, patch, max_tiles, &error)) {
+  if (!ivl_image_plan_init (&a.plan, c->device, p, size, patch, max_tiles, TRUE, &error)) {
     check_fail (c, "%s", error->message);
     return;
   }
@@ -232,7 +232,7 @@ check_refusals (Check *c)
     }
     g_autoptr (GError) error = NULL;
     IvlImagePlan plan;
-    if (ivl_image_plan_init (&plan, c->device, &p, 448, 14, max_tiles, &error)
+    if (ivl_image_plan_init (&plan, c->device, &p, 448, 14, max_tiles, TRUE, &error)
         || !g_error_matches (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT))
       check_fail (c, "wrong picture %u was taken", i);
   }

@@ -83,7 +83,7 @@ forward_encode (Forward *f, const char *name, guint max_tiles, guint tiles_a_tim
   ivl_picture_init_rgb (&picture, rgb, width, height, 3 * width);
   IvlImagePlan plan;
   OK (ivl_image_plan_init (&plan, f->device, &picture, config->vision.image_size, config->vision.patch_size, max_tiles,
-                           &ok_error));
+                           TRUE, &ok_error));
   guint pitch = (3 * config->vision.patch_size * config->vision.patch_size + 7) / 8 * 8;
   guint64 tile_bytes = 4ull * config->vision.grid * config->vision.grid * pitch;
   guint64 out_bytes = 4ull * config->tile_tokens * config->text.hidden;

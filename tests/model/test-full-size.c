@@ -107,7 +107,7 @@ encode (Full *f)
   IvlPicture picture;
   ivl_picture_init_rgb (&picture, rgb, size, size, 3 * size);
   IvlImagePlan plan;
-  OK (ivl_image_plan_init (&plan, f->device, &picture, size, config->vision.patch_size, 1, &ok_error));
+  OK (ivl_image_plan_init (&plan, f->device, &picture, size, config->vision.patch_size, 1, TRUE, &ok_error));
   g_autoptr (IvlVkBuffer) upload = ivl_vk_buffer_new (f->device, IVL_VK_UPLOAD, plan.upload_bytes, &error);
   g_autoptr (IvlVkBuffer) scratch = ivl_vk_buffer_new (f->device, IVL_VK_DEVICE, plan.scratch_bytes, &error);
   IvlVkBuffer *out = ivl_vk_buffer_new (f->device, IVL_VK_DEVICE, 4 * n_out, &error);

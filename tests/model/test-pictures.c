@@ -50,7 +50,7 @@ make_tiles (Fixture *f, const guint8 *rgb, guint width, guint height, guint size
   ivl_picture_init_rgb (&picture, rgb, width, height, 3 * width);
   IvlImagePlan plan;
   enum { PATCH = 14 };
-  ivl_image_plan_init (&plan, f->device, &picture, size, PATCH, max_tiles, &error);
+  ivl_image_plan_init (&plan, f->device, &picture, size, PATCH, max_tiles, TRUE, &error);
   g_assert_no_error (error);
   *pitch = (3 * PATCH * PATCH + 7) / 8 * 8;
   gsize pixels = (gsize) plan.n_tiles * size * size, floats = (gsize) plan.n_tiles * (size / PATCH) * (size / PATCH) * *pitch;
