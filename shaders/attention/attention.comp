@@ -67,11 +67,14 @@ main ()
       vec4 q[TQ];
       [[unroll]] for (int t = 0; t < TQ; t++)
         q[t] = texelFetch (q_texels, int (q_at[t] + c));
-      [[unroll]] for (int j = 0; j < TK; j++) {
-        vec4 k = texelFetch (kv_texels, int (p.k_offset + row_at[j] + c));
-        [[unroll]] for (int t = 0; t < TQ; t++)
-          s[t][j] += q[t].x * k.x + q[t].y * k.y + q[t].z * k.z + q[t].w * k.w;
-      }
+      /* All keys first, then query by query: each query's values stay in registers. With the same for v below, 24
+       * instead of 19.5 GFLOP a CPU-second on lavapipe 22.3. */
+      vec4 k[TK];
+      [[unroll]] for (int j = 0; j < TK; j++)
+        k[j] = texelFetch (kv_texels, int (p.k_offset + row_at[j] + c));
+      [[unroll]] for (int t = 0; t < TQ; t++)
+        [[unroll]] for (int j = 0; j < TK; j++)
+          s[t][j] += q[t].x * k[j].x + q[t].y * k[j].y + q[t].z * k[j].z + q[t].w * k[j].w;
     }
     float keep[TQ];
     [[unroll]] for (int t = 0; t < TQ; t++) {
@@ -90,16 +93,15 @@ main ()
       sum[t] = sum[t] * keep[t] + add;
     }
     [[unroll]] for (uint c = 0; c < D4; c++) {
-      vec4 add[TQ];
-      [[unroll]] for (int t = 0; t < TQ; t++)
-        add[t] = o[t][c] * keep[t];
-      [[unroll]] for (int j = 0; j < TK; j++) {
-        vec4 v = texelFetch (kv_texels, int (p.v_offset + row_at[j] + c));
-        [[unroll]] for (int t = 0; t < TQ; t++)
-          add[t] += s[t][j] * v;
+      vec4 v[TK];
+      [[unroll]] for (int j = 0; j < TK; j++)
+        v[j] = texelFetch (kv_texels, int (p.v_offset + row_at[j] + c));
+      [[unroll]] for (int t = 0; t < TQ; t++) {
+        vec4 add = o[t][c] * keep[t];
+        [[unroll]] for (int j = 0; j < TK; j++)
+          add += s[t][j] * v[j];
+        o[t][c] = add;
       }
-      [[unroll]] for (int t = 0; t < TQ; t++)
-        o[t][c] = add[t];
     }
   }
 
