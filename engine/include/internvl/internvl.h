@@ -218,7 +218,8 @@ typedef struct {
   const char *const *choices; /* NULL, or a NULL-terminated list of at most 65536 texts: the answer is one of these,
                                * and the answer's choice_probabilities say how likely each is. None may be empty,
                                * given twice, or have more tokens than there is room for. temperature and seed hold;
-                               * top_p, top_k and repetition_penalty don't matter */
+                               * top_p, top_k and repetition_penalty don't matter. Takes a decode step per distinct
+                               * token of all choices, or of the answer alone if there are many: see IvlAnswer */
   const char *json_schema;   /* NULL, or a JSON Schema: the answer is JSON that is valid by it, whatever max_tokens is, or
                               * the question is refused: max_tokens must be at least the bytes of the shortest valid
                               * answer. Understood: type (one name), enum, const; properties, required,
