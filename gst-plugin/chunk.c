@@ -27,6 +27,7 @@ gst_internvl_frame_unref (GstInternvlFrame *frame)
     return;
   gst_clear_buffer (&frame->buffer);
   ivl_image_unref (frame->image);
+  g_free (frame->detections);
   g_free (frame);
 }
 

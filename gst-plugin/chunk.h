@@ -14,7 +14,9 @@ typedef struct {
   guint max_tiles;
   gboolean may_expire;          /* its chunk may come too late */
   float reuse_threshold;        /* to the frame before; 0: always encoded */
+  char *detections;             /* what others saw in it, NULL: nothing */
   GstClockTime timestamp;       /* of the buffer, or what the sampler put in its place */
+  gboolean described;           /* detections are known */
   gint64 arrival;               /* monotonic, us */
   /* The worker's: */
   IvlImage *image;              /* NULL and ready: lost */

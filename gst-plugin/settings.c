@@ -90,7 +90,7 @@ gst_internvl_settings_install (GObjectClass *klass)
           "together", TRUE, ready));
   g_object_class_install_property (klass, PROP_PROMPT, g_param_spec_string ("prompt", "Prompt",
           "What to ask about each chunk. {start} and {end} become its times, {frames} those of its frames, {previous} "
-          "the last answer", DEFAULT_PROMPT, playing));
+          "the last answer, {detections} what regions of interest others marked in its frames", DEFAULT_PROMPT, playing));
   g_object_class_install_property (klass, PROP_PROMPT_PATH, g_param_spec_string ("prompt-path", "Prompt file",
           "Text file (UTF-8) to take the prompt from, instead of the property prompt; read when it is set and when the "
           "element starts", NULL, playing));
@@ -138,8 +138,8 @@ gst_internvl_settings_install (GObjectClass *klass)
           g_param_spec_string ("choice", "Choice", "An answer", NULL, G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS),
           playing));
   g_object_class_install_property (klass, PROP_JSON_SCHEMA, g_param_spec_string ("json-schema", "JSON Schema",
-          "The answer is JSON that is valid by this schema: objects, arrays, strings, numbers, enum; max-tokens must leave "
-          "room for the shortest. Not together with choices", NULL, playing));
+          "The answer is JSON that is valid by this schema: objects, arrays, strings, numbers, enum; max-tokens must "
+          "leave room for the shortest. Not together with choices", NULL, playing));
   g_object_class_install_property (klass, PROP_POLICY, g_param_spec_enum ("policy", "Policy",
           "What happens when the model is slower than the video", gst_internvl_policy_get_type (),
           GST_INTERNVL_POLICY_AUTO, ready));
@@ -161,8 +161,8 @@ gst_internvl_settings_install (GObjectClass *klass)
           "message \"internvl-alert\" with state \"raised\", and the first other one another with \"cleared\". NULL: "
           "no alerts", NULL, playing));
   g_object_class_install_property (klass, PROP_ALERT_HOLD, g_param_spec_uint64 ("alert-hold", "Alert hold",
-          "An alert is only cleared once no answer was about it for so many nanoseconds of video, so that one odd answer "
-          "doesn't end it", 0, 24 * 3600 * GST_SECOND, 0, playing));
+          "An alert is only cleared once no answer was about it for so many nanoseconds of video, so that one odd "
+          "answer doesn't end it", 0, 24 * 3600 * GST_SECOND, 0, playing));
 }
 
 static void

@@ -15,12 +15,19 @@ mirror (GstInternvl *self, GstClockTime time, GstClockTime duration)
 }
 
 static void
-on_sampled (gpointer frame, gpointer user_data)
+on_sampled (gpointer data, gpointer user_data)
 {
   GstInternvl *self = user_data;
+  GstInternvlFrame *frame = data;
 
-  gst_internvl_worker_add_frame (self->worker, frame);
-  gst_internvl_remember_frame (self, frame);
+  /* The worker may have the buffer and let go of it once it is told of the frame. */
+  if (!frame->described)
+    frame->detections = gst_internvl_describe_regions (frame->buffer, GST_VIDEO_INFO_WIDTH (&frame->info),
+        GST_VIDEO_INFO_HEIGHT (&frame->info));
+  frame->described = TRUE;
+
+  if (gst_internvl_worker_add_frame (self->worker, frame))
+    gst_internvl_remember_frame (self, frame);
 }
 
 static void

@@ -173,3 +173,32 @@ gst_internvl_meta_add (GstBuffer *buffer, const GstStructure *structure, guint w
             "label", G_TYPE_STRING, box->label, NULL));
   }
 }
+
+static guint
+per_mille (guint64 value, guint whole)
+{
+  return MIN (gst_util_uint64_scale_int_round (value, 1000, MAX (whole, 1)), 1000);
+}
+
+char *
+gst_internvl_describe_regions (GstBuffer *buffer, guint width, guint height)
+{
+  GString *out = NULL;
+  gpointer state = NULL;
+  GstMeta *meta;
+
+  for (guint n = 0; n < MAX_BOXES && (meta = gst_buffer_iterate_meta_filtered (buffer, &state,
+              GST_VIDEO_REGION_OF_INTEREST_META_API_TYPE)); n++) {
+    GstVideoRegionOfInterestMeta *roi = (GstVideoRegionOfInterestMeta *) meta;
+    const GstStructure *own = gst_video_region_of_interest_meta_get_param (roi, GST_INTERNVL_META_NAME);
+    const char *label = own ? gst_structure_get_string (own, "label") : g_quark_to_string (roi->roi_type);
+    g_autofree char *valid = g_utf8_make_valid (label ? label : "", -1);
+
+    if (!out)
+      out = g_string_new (NULL);
+    g_string_append_printf (out, "%s%s [%u, %u, %u, %u]", out->len ? ", " : "", *valid ? valid : "object",
+        per_mille (roi->x, width), per_mille (roi->y, height), per_mille ((guint64) roi->x + roi->w, width),
+        per_mille ((guint64) roi->y + roi->h, height));
+  }
+  return out ? g_string_free (out, FALSE) : NULL;
+}

@@ -58,6 +58,10 @@ void gst_internvl_meta_register (void);
  * label. */
 void gst_internvl_meta_add (GstBuffer *buffer, const GstStructure *structure, guint width, guint height);
 
+/* The regions of interest on BUFFER, a frame of WIDTH x HEIGHT, as others may have found them: "label [x1, y1, x2, y2]"
+ * in 0..1000, separated by commas. NULL if there are none; g_free. */
+char *gst_internvl_describe_regions (GstBuffer *buffer, guint width, guint height);
+
 typedef struct {
   char *label;                  /* "" if the model named nothing */
   guint x1, y1, x2, y2;         /* 0..1000, ordered */

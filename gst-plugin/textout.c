@@ -71,9 +71,27 @@ append_time (GString *out, GstClockTime time)
       (guint) (time / GST_MSECOND % 1000));
 }
 
+static void
+append_detections (GString *out, const GstClockTime *frames, const char *const *detections, guint n_frames)
+{
+  gboolean any = FALSE;
+
+  for (guint i = 0; i < n_frames; i++) {
+    if (!detections[i])
+      continue;
+    if (any)
+      g_string_append (out, "; ");
+    append_time (out, frames[i]);
+    g_string_append_printf (out, ": %s", detections[i]);
+    any = TRUE;
+  }
+  if (!any)
+    g_string_append (out, "none");
+}
+
 char *
 gst_internvl_expand_prompt (const char *prompt, GstClockTime start, GstClockTime end,
-    const GstClockTime *frames, guint n_frames, const char *previous)
+    const GstClockTime *frames, const char *const *detections, guint n_frames, const char *previous)
 {
   GString *out = g_string_new (NULL);
   const char *p = prompt, *brace;
@@ -90,6 +108,8 @@ gst_internvl_expand_prompt (const char *prompt, GstClockTime start, GstClockTime
           g_string_append (out, ", ");
         append_time (out, frames[i]);
       }
+    } else if (g_str_has_prefix (brace, "{detections}")) {
+      append_detections (out, frames, detections, n_frames);
     } else if (g_str_has_prefix (brace, "{previous}")) {
       g_string_append (out, previous ? previous : "");
     } else {

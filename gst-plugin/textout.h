@@ -10,10 +10,11 @@ G_BEGIN_DECLS
 char *gst_internvl_text_for_subtitles (const char *text, GstInternvlTextFormat format);
 
 /* PROMPT with {start} and {end} (of the chunk, as HH:MM:SS.mmm), {frames} (their times, separated by commas) and
- * {previous} (the last answer, "" before the first) put in. Other names stay as they are, so that a prompt may
+ * {previous} (the last answer, "" before the first) put in, and {detections}: those of each frame that has any, after
+ * its time, or "none"; DETECTIONS has one for each frame, NULL if nothing was found. Other names stay as they are, so that a prompt may
  * hold JSON. What is put in is not searched again. */
 char *gst_internvl_expand_prompt (const char *prompt, GstClockTime start, GstClockTime end,
-    const GstClockTime *frames, guint n_frames, const char *previous);
+    const GstClockTime *frames, const char *const *detections, guint n_frames, const char *previous);
 
 /* The element of a stream of captions that CAPS are. */
 GstInternvlTextFormat gst_internvl_text_format_of_caps (const GstCaps *caps);

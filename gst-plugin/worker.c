@@ -258,7 +258,7 @@ is_open (GstInternvlWorker *worker)
       (worker->state != MODEL_FAILED || worker->passthrough);
 }
 
-void
+gboolean
 gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *frame)
 {
   GstBuffer *lost = NULL;
@@ -278,8 +278,10 @@ gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *fram
       g_cond_signal (&worker->work);
     }
   }
+  gboolean kept = !frame->ready || frame->image;
   g_mutex_unlock (&worker->lock);
   gst_clear_buffer (&lost);
+  return kept;
 }
 
 static void
@@ -545,6 +547,7 @@ ask (GstInternvlWorker *worker, Job *job, guint flushes, const char *previous)
   guint n = chunk->frames->len;
   g_autofree IvlImage **images = g_new (IvlImage *, n);
   g_autofree GstClockTime *times = g_new (GstClockTime, n);
+  g_autofree const char **detections = g_new (const char *, n);
   g_autoptr (GError) error = NULL;
   IvlQuestion question = { 0 };
   /* Once it is asked, an answer and a flush may free the job. */
@@ -554,12 +557,13 @@ ask (GstInternvlWorker *worker, Job *job, guint flushes, const char *previous)
     GstInternvlFrame *frame = g_ptr_array_index (chunk->frames, i);
 
     times[i] = chunk->stream_time + (frame->timestamp - chunk->timestamp);
+    detections[i] = frame->detections;
     if (frame->image)
       images[question.n_images++] = frame->image;
   }
   GstClockTime start = chunk->stream_time;
-  job->prompt = gst_internvl_expand_prompt (chunk->prompt, start, start + chunk->stream_duration, times, n,
-      previous);
+  job->prompt = gst_internvl_expand_prompt (chunk->prompt, start, start + chunk->stream_duration, times,
+      detections, n, previous);
   question.system_prompt = chunk->system_prompt;
   question.prompt = job->prompt;
   question.images = images;

@@ -78,12 +78,13 @@ void gst_internvl_worker_set_live (GstInternvlWorker *worker, gboolean live);
  * Else it is the end. Only while stopped. */
 void gst_internvl_worker_set_passthrough (GstInternvlWorker *worker, gboolean passthrough);
 
-/* Takes a reference, unless FRAME is here already. */
-void gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *frame);
+/* Takes a reference, unless FRAME is here already. FALSE: it is lost, since there was no room. */
+gboolean gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *frame);
 /* Takes CHUNK, whose frames were added. */
 void gst_internvl_worker_add_chunk (GstInternvlWorker *worker, GstInternvlChunk *chunk);
-/* Takes CHUNK, which has an id: a question in between the chunks, whose frames were added before. It waits for no chunk,
- * survives a flush, is never dropped, and gets one reply, an error if the worker stops. FALSE: it is stopped already. */
+/* Takes CHUNK, which has an id: a question in between the chunks, whose frames were added before. It waits for no
+ * chunk, survives a flush, is never dropped, and gets one reply: an error if the worker stops. FALSE: it is stopped
+ * already. */
 gboolean gst_internvl_worker_add_question (GstInternvlWorker *worker, GstInternvlChunk *chunk);
 /* Takes EVENT. */
 void gst_internvl_worker_add_event (GstInternvlWorker *worker, GstEvent *event);

@@ -19,8 +19,8 @@ G_BEGIN_DECLS
 /* Gates open, no failures, default answer, nothing recorded. Aborts if objects are alive. */
 void fake_engine_reset (void);
 
-/* With choices, an answer is the one with the number of images as its index, modulo their number, with probability 0.75.
- * {n}: images; {colors}: mean colour of each as #rrggbb; {i}: index of the question since reset; {prompt}. Default:
+/* With choices, an answer is the one with the number of images as its index, modulo their number, with probability
+ * 0.75. {n}: images; {colors}: mean colour of each as #rrggbb; {i}: index of the question since reset; {prompt}. Default:
  * "{n} frames {colors}". */
 void fake_engine_set_answer (const char *answer);
 

@@ -170,6 +170,32 @@ test_alert (void)
   finish (&f);
 }
 
+/* ---- what others saw ---- */
+
+static void
+test_detections (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all prompt={detections} chunk-stride=500000000", FALSE);
+  play (&f);
+  for (guint i = 0; i < 21; i++) {
+    GstBuffer *buffer = make_frame (i);
+
+    if (i == 7) {
+      gst_buffer_add_video_region_of_interest_meta (buffer, "person", 0, 4, 8, 8);
+      gst_buffer_add_video_region_of_interest_meta (buffer, "car", 12, 12, G_MAXUINT, 4);
+    }
+    g_assert_cmpint (gst_harness_push (f.h, buffer), ==, GST_FLOW_OK);
+  }
+  fake_engine_wait_asked (3);
+  const char *seen = "00:00:00.700: person [0, 250, 500, 750], car [750, 750, 1000, 1000]";
+  g_assert_cmpstr (fake_engine_get_question (0)->prompt, ==, seen);
+  g_assert_cmpstr (fake_engine_get_question (1)->prompt, ==, seen);
+  g_assert_cmpstr (fake_engine_get_question (2)->prompt, ==, "none");
+  finish (&f);
+}
+
 /* ---- constrained answers ---- */
 
 static void
@@ -480,6 +506,7 @@ main (int argc, char **argv)
   add ("max-latency", test_max_latency);
   add ("tokens", test_tokens);
   add ("alert", test_alert);
+  add ("detections", test_detections);
   add ("choices", test_choices);
   add ("choices/many", test_many_choices);
   add ("json-schema", test_json_schema);

@@ -66,16 +66,18 @@ test_prompt (void)
     {"before: {previous}", "before: a {start}"},
     {"{\"a\": {start}} {unknown} {", "{\"a\": 00:00:00.000} {unknown} {"},
     {"{{end}}", "{00:00:04.250}"},
+    {"[{detections}]", "[01:01:01.007: car [0, 0, 500, 1000]]"},
     {"", ""},
   };
+  const char *detections[] = { NULL, "car [0, 0, 500, 1000]" };
 
   for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
-    g_autofree char *out = gst_internvl_expand_prompt (cases[i].prompt, 0, 4250 * GST_MSECOND, frames, 2,
+    g_autofree char *out = gst_internvl_expand_prompt (cases[i].prompt, 0, 4250 * GST_MSECOND, frames, detections, 2,
         "a {start}");
     g_assert_cmpstr (out, ==, cases[i].expected);
   }
-  g_autofree char *first = gst_internvl_expand_prompt ("[{previous}]", 0, 0, NULL, 0, NULL);
-  g_assert_cmpstr (first, ==, "[]");
+  g_autofree char *first = gst_internvl_expand_prompt ("[{previous}] {detections}", 0, 0, NULL, NULL, 0, NULL);
+  g_assert_cmpstr (first, ==, "[] none");
 }
 
 static void
