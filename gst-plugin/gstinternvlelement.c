@@ -22,6 +22,21 @@
  * Each video buffer carries, as custom meta, the results that came since the buffer before it, or else the last one:
  * tell new ones by their field `chunk`. Boxes in an answer become GstVideoRegionOfInterestMeta.
  *
+ * An answer can be held to one of #GstInternvl:choices, with a probability for each, or to a
+ * #GstInternvl:json-schema. While it is being written, #GstInternvl:tokens posts it as element messages
+ * `internvl-tokens`. With #GstInternvl:alert-on the element message `internvl-alert` tells when answers begin to say
+ * something (`state` is `raised`) and when they don't any more (`cleared`), with the times of that chunk and, as
+ * `since`, the running time at which it was raised.
+ *
+ * The action signal #GstInternvl::ask asks something else about the latest sampled frames, beside the stream. The reply
+ * is an element message `internvl` with the field `id` as it was given, and with `error` instead of `text` if there is
+ * no answer. So does the custom event `internvl-ask` with the fields `prompt` and `id`, sent upstream or downstream to
+ * one of the video pads.
+ *
+ * With #GstInternvl:on-error set to `passthrough` video goes on whatever happens to the model: what can't be answered
+ * counts as dropped, and a warning says why. A chunk that is too late, by #GstInternvl:max-latency, is dropped, too. A
+ * still camera costs next to nothing with a #GstInternvl:reuse-threshold.
+ *
  * ## Examples
  * |[
  * gst-launch-1.0 filesrc location=clip.mp4 ! decodebin ! internvl model-path=InternVL2_5-1B name=v ! fakesink \
@@ -36,6 +51,11 @@
  *     chunk-size=1 frame-rate=1/5 prompt="Is there a fire? Answer yes or no." ! fakesink \
  *     v.text_src ! application/x-json ! fdsink
  * ]| A question about one frame every five seconds, answers with all their data as JSON.
+ * |[
+ * gst-launch-1.0 -m rtspsrc location=rtsp://camera/1 ! decodebin ! internvl model-path=InternVL2_5-2B \
+ *     chunk-size=1 frame-rate=1/2 prompt="Is there a person at the door?" choices="<yes,no>" alert-on=yes \
+ *     alert-hold=10000000000 reuse-threshold=2 on-error=passthrough ! fakesink
+ * ]| A watchman: one message when somebody comes, one when nobody was there for ten seconds.
  * |[
  * gst-launch-1.0 filesrc location=clip.mp4 ! decodebin ! internvl model-path=InternVL2_5-1B name=v ! \
  *     queue max-size-time=0 max-size-bytes=0 max-size-buffers=0 ! x264enc ! matroskamux name=m ! \
