@@ -80,8 +80,8 @@ gst_internvl_settings_install (GObjectClass *klass)
   const GParamFlags playing = G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_PLAYING;
 
   g_object_class_install_property (klass, PROP_MODEL_PATH, g_param_spec_string ("model-path", "Model",
-          "Folder with an InternVL 2.5 model as downloaded from Hugging Face (config.json, *.safetensors, tokenizer); "
-          "else the environment variable INTERNVL_MODEL", NULL, ready));
+          "Folder with an InternVL 2.5 model as downloaded from Hugging Face (config.json, *.safetensors, tokenizer), "
+          "or a GGUF text model with its mmproj file beside it; else the environment variable INTERNVL_MODEL", NULL, ready));
   g_object_class_install_property (klass, PROP_DEVICE, g_param_spec_string ("device", "Device",
           "Vulkan device: its number, part of its name, \"gpu\" or \"cpu\"; else the environment variable "
           "INTERNVL_DEVICE, else the fastest kind there is", NULL, ready));
@@ -497,6 +497,16 @@ gst_internvl_settings_get_prompt (const GstInternvlSettings *settings)
   return settings->prompt ? settings->prompt : DEFAULT_PROMPT;
 }
 
+static gboolean
+has_gguf (const char *folder)
+{
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  gboolean found = FALSE;
+  for (const char *name; dir && !found && (name = g_dir_read_name (dir));)
+    found = g_str_has_suffix (name, ".gguf");
+  return found;
+}
+
 gboolean
 gst_internvl_settings_check (GstInternvlSettings *settings, GError **error)
 {
@@ -512,7 +522,7 @@ gst_internvl_settings_check (GstInternvlSettings *settings, GError **error)
   }
   if (g_file_test (path, G_FILE_TEST_IS_DIR)) {
     g_autofree char *config = g_build_filename (path, "config.json", NULL);
-    if (!g_file_test (config, G_FILE_TEST_EXISTS)) {
+    if (!g_file_test (config, G_FILE_TEST_EXISTS) && !has_gguf (path)) {
       g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_MODEL, "%s is not a model: it has no config.json", path);
       return FALSE;
     }
