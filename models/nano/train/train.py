@@ -2,6 +2,7 @@
 """Trains nano: the vision tower on dense labels, then projector and decoder with the tower fixed, then all of it.
 
     train.py --state DIR [--rows N] [--seed S] [--workers 2]      start, or go on from DIR
+    train.py --state DIR --from MODEL                             start from a checkpoint folder's weights and count of rows
     train.py --state DIR --export MODEL                           write the averaged weights as a checkpoint folder
 
 A row holds four frames (one clip of 4, or several shorter ones) packed with their questions. Two single-threaded workers share the
@@ -18,6 +19,8 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import model as M
 import questions
@@ -25,14 +28,14 @@ import scenes
 import text as T
 
 LR, DENSE_LR = 1e-3, 1e-3
-DENSE_IMAGES = 64_000       # images of the dense pretraining
+DENSE_IMAGES = 80_000       # images of the dense pretraining
 WARM = 40_000               # rows with the vision tower fixed
 DECAY = 0.7                 # share of the rows after which the learning rate falls to zero
 ROWS = 12                   # rows a step
 LENGTH = {4: 192, 8: 320}   # tokens a row, by its frames
 # How much likelier than others a question is to be among the few asked about a scene; a box is long and would rarely fit.
-FAVOUR = {"motion": 3, "event": 2, "frame": 1.5, "position": 2, "shape": 1.5, "box": 4, "text": 3, "countof": .7, "background": .3, "yesno": .5,
-          "foreign": .5, "compare": 2}
+FAVOUR = {"motion": 8, "position": 8, "event": 4, "frame": 3, "shape": 2, "box": 4, "text": 3, "compare": 2, "countof": .7, "background": .3,
+          "yesno": .3, "absent": .5, "foreign": .3, "count": .6}
 # Frames of the samples in a row; the odd counts are those of a stream's last chunk.
 FOUR = [(4,), (2, 2), (2, 1, 1), (1, 1, 1, 1), (3, 1)]
 EIGHT = [(8,), (8,), (5, 3), (6, 2), (7, 1)]
@@ -139,8 +142,10 @@ def block_mask(t):
     return torch.zeros(ok.shape, dtype=torch.bfloat16).masked_fill(~ok, -1e4)[:, None]
 
 
-def dense_loss(net, dense, frames, labels, grad=True):
-    patches = net.patches(frames)
+def dense_loss(net, dense, frames, labels, fixed=False):
+    """The tower's patches, and the loss of its dense heads; with a fixed tower only the heads learn."""
+    with torch.set_grad_enabled(not fixed):
+        patches = net.patches(frames)
     shape, color, ground, box = labels
     return patches, dense(patches, shape.long(), color.long(), ground.long(), box)
 
@@ -183,7 +188,7 @@ def worker(rank, args, net, dense, ema, done, steps):
     tx = T.Text(args.model)
     log = open(f"{args.state}/log{rank}.txt", "a", buffering=1)
     heads = list(dense.parameters())
-    vit = list(net.vision_model.parameters()) + heads
+    vit = list(net.vision_model.parameters()) + list(net.mlp1.parameters()) + heads
     every = list(net.parameters()) + heads
     state = f"{args.state}/optimizer{rank}.pt"
     opt, phase = None, None
@@ -214,8 +219,10 @@ def worker(rank, args, net, dense, ema, done, steps):
         labels = [torch.from_numpy(np.concatenate([g[1][k] for g in got])) for k in ("shape", "color", "ground", "box")]
         with torch.autocast("cpu", torch.bfloat16):
             patches, loss = dense_loss(net, dense, frames, labels)
+            visual = net.visual(patches)
+        place = M.place_loss(visual, labels[0], labels[3])
         lr = DENSE_LR * min(1, (steps[rank] + 1) / 100) * max(0.1, 1 - done[0] / DENSE_IMAGES)
-        step(opt, vit, loss, lr)
+        step(opt, vit, loss + place, lr)
         steps[rank] += 1
         with done.get_lock():
             done[0] += n_img
@@ -223,28 +230,35 @@ def worker(rank, args, net, dense, ema, done, steps):
         with torch.no_grad():
             on = (labels[0] > 0) & (labels[0] <= len(scenes.SHAPES))
             got = dense.head(dense.norm(patches.float()))[..., :SHAPE_CLASSES].argmax(-1)
+            seen["place"].append(place.item())
             seen["shape"].append((got == labels[0])[on].float().mean().item())
         if steps[rank] % 100 == 0:
-            log.write(f"dense {done[0]} loss {np.mean(losses):.3f} shape {np.mean(seen['shape']):.3f} {time.time() - t0:.0f}s\n")
+            log.write(f"dense {done[0]} loss {np.mean(losses):.3f} shape {np.mean(seen['shape']):.3f} place {np.mean(seen['place']):.3f} {time.time() - t0:.0f}s\n")
             losses, seen = [], collections.defaultdict(list)
         if time.time() - last > 120:
             keep()
             last = time.time()
 
+    # A tower fresh from the dense stage has nothing in common with what was averaged before.
+    since = 0
+    if phase == "dense" or not os.path.exists(state) or torch.load(state)["phase"] == "dense":
+        since = done[1]
+        if rank == 0:
+            for name, p in net.state_dict().items():
+                ema[name].copy_(p)
     opt, phase = opened("all", every)
-    count = collections.Counter()
     while done[1] < args.rows:
         progress = done[1] / args.rows
-        t = batch((args.seed, rank, steps[rank], 1), progress, tx)
-        warm = done[1] < WARM and switch("warm")
+        t = batch((args.seed, rank, steps[rank], 1), done[1] / (args.goal or args.rows), tx)
+        # New heads, too, must first learn what the tower says before they may teach it.
+        warm = switch("warm") and (done[1] < WARM or done[1] - since < 2000)
         with torch.autocast("cpu", torch.bfloat16):
-            with torch.set_grad_enabled(not warm):
-                patches, aux = dense_loss(net, dense, t["frames"], t["labels"])
+            patches, aux = dense_loss(net, dense, t["frames"], t["labels"], warm)
             visual = net.visual(patches)
             loss, right = answer_loss(net, visual, t)
         place = M.place_loss(visual, t["labels"][0], t["labels"][3])
-        lr = LR * min(1, (done[1] + 1) / 3000) * min(1, (1 - progress) / (1 - DECAY))
-        step(opt, every, loss + 0.5 * place if warm else loss + 0.5 * place + 0.2 * aux, max(lr, 1e-6))
+        lr = LR * min(1, (done[1] - since + 1) / 2000) * min(1, (1 - progress) / (1 - DECAY))
+        step(opt, every, loss + 0.5 * place + 0.2 * aux, max(lr, 1e-6))
         steps[rank] += 1
         with done.get_lock():
             done[1] += len(t["ids"])
@@ -252,10 +266,10 @@ def worker(rank, args, net, dense, ema, done, steps):
         for a, at in t["tags"]:
             seen[a].append(bool(right[at].all()))
         if rank == 0 and steps[0] % 10 == 0:
-            k = min(0.99, 1 - 10 / (10 + done[1] / 120))
+            k = min(0.99, 1 - 10 / (10 + (done[1] - since) / 120))
             for name, p in net.state_dict().items():
                 ema[name].lerp_(p, 1 - k)
-        if steps[rank] % 100 == 0:
+        if steps[rank] % 50 == 0:
             rates = " ".join(f"{a} {np.mean(v):.3f}" for a, v in sorted(seen.items()))
             log.write(f"rows {done[1]} loss {np.mean(losses):.4f} aux {aux.item():.2f} place {place.item():.3f} lr {lr:.2e} {time.time() - t0:.0f}s | {rates}\n")
             losses, seen = [], collections.defaultdict(list)
@@ -286,13 +300,13 @@ def config(vocab, tx):
 
 
 def export(args):
-    from safetensors.torch import save_file
     tx = T.Text(args.model)
-    ema = torch.load(f"{args.state}/state.pt")["ema"]
+    kept = torch.load(f"{args.state}/state.pt")
     json.dump(config(tx.vocab, tx), open(f"{args.export}/config.json", "w"), indent=2)
     json.dump({"eos_token_id": tx.end, "do_sample": False}, open(f"{args.export}/generation_config.json", "w"), indent=2)
     path = f"{args.export}/model.safetensors"
-    save_file({k: v.half().contiguous() for k, v in ema.items()}, path, {"format": "pt"})
+    save_file({k: v.half().contiguous() for k, v in kept["ema"].items()}, path,
+              {"format": "pt", "images": str(kept["done"][0]), "rows": str(kept["done"][1])})
     os.chmod(path, 0o644)
 
 
@@ -302,9 +316,11 @@ def main():
     p.add_argument("--state", required=True)
     p.add_argument("--model", default=os.path.dirname(here), help="folder with the tokenizer")
     p.add_argument("--rows", type=int, default=200_000)
+    p.add_argument("--goal", type=int, help="rows over which the mixture gets harder, if the rate is to end sooner than that")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--workers", type=int, default=2)
     p.add_argument("--export", metavar="DIR")
+    p.add_argument("--from", dest="origin", metavar="DIR")
     args = p.parse_args()
     if args.export:
         return export(args)
@@ -321,6 +337,13 @@ def main():
         dense.load_state_dict(kept["dense"])
         ema = kept["ema"]
         done[:], steps[:] = kept["done"], kept["steps"]
+    elif args.origin:
+        with safe_open(f"{args.origin}/model.safetensors", "pt") as f:
+            net.load_state_dict({k: f.get_tensor(k).float() for k in f.keys()})
+            done[:] = [int(f.metadata()["images"]), int(f.metadata()["rows"])]
+        # Steps seed the data: past those already seen.
+        steps[:] = [sum(done) // ROWS] * args.workers
+        ema = {k: v.clone() for k, v in net.state_dict().items()}
     for t in [*net.state_dict().values(), *dense.state_dict().values(), *ema.values()]:
         t.share_memory_()
     others = [mp.Process(target=worker, args=(r, args, net, dense, ema, done, steps)) for r in range(1, args.workers)]
