@@ -9,6 +9,6 @@ state=$1
 mkdir -p "$state/model"
 [ -f "$state/model/tokenizer.json" ] || "$python" "$here/text.py" "$state/model"
 "$python" "$here/train.py" --model "$state/model" --state "$state" --rows "${2:-170000}"
-"$python" "$here/train.py" --model "$state/model" --state "$state" --export "$state/model"
+"$python" "$here/train.py" --model "$state/model" --state "$state" --export "$state/model" --last
 "$python" "$here/verify.py" "$state/model"
 echo "build.sh: the model is in $state/model"

@@ -305,7 +305,7 @@ def export(args):
     json.dump(config(tx.vocab, tx), open(f"{args.export}/config.json", "w"), indent=2)
     json.dump({"eos_token_id": tx.end, "do_sample": False}, open(f"{args.export}/generation_config.json", "w"), indent=2)
     path = f"{args.export}/model.safetensors"
-    save_file({k: v.half().contiguous() for k, v in kept["ema"].items()}, path,
+    save_file({k: v.half().contiguous() for k, v in kept["net" if args.last else "ema"].items()}, path,
               {"format": "pt", "images": str(kept["done"][0]), "rows": str(kept["done"][1])})
     os.chmod(path, 0o644)
 
@@ -320,6 +320,7 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--workers", type=int, default=2)
     p.add_argument("--export", metavar="DIR")
+    p.add_argument("--last", action="store_true", help="export the last weights, not their average: once the learning rate has reached zero")
     p.add_argument("--from", dest="origin", metavar="DIR")
     args = p.parse_args()
     if args.export:
