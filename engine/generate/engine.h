@@ -112,7 +112,7 @@ struct IvlRequest {
   GPtrArray *images;          /* IvlImage *, of all turns, in order */
   guint *image_before;        /* image rows before each token of the prompt */
   guint n_prompt, n_reused, n_generated;
-  bool images_ready;
+  bool begun;                 /* images are ready, and the session's sequence holds a beginning of tokens */
   bool cut_short;             /* by a stop string */
   IvlTextDecoder *decoder;
   IvlStopMatcher *matcher;

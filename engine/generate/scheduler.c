@@ -65,7 +65,7 @@ finish (Scheduler *s, IvlRequest *request, IvlFinish how, GError *error)
   g_mutex_lock (&s->model->kv_lock);
   g_queue_unlink (&s->model->sessions, &session->link);
   g_queue_push_tail_link (&s->model->sessions, &session->link);
-  if (answer)
+  if (answer && request->begun)
     ivl_prefix_cache_remember (&s->model->prefixes, &s->model->kv, &session->sequence,
                                (const guint64 *) request->keys->data, request->n_prompt, s->model->max_sessions);
   g_mutex_unlock (&s->model->kv_lock);
@@ -91,6 +91,7 @@ begin (Scheduler *s, IvlRequest *request)
 {
   IvlModel *model = s->model;
   IvlSession *session = request->session;
+  request->begun = true;
   ivl_request_settle_keys (request);
   const guint64 *keys = (const guint64 *) request->keys->data;
   guint same = 0, most = MIN (session->cached->len, request->n_prompt - 1);
@@ -129,7 +130,7 @@ static bool
 check_images (Scheduler *s, IvlRequest *request)
 {
   IvlModel *model = s->model;
-  if (request->images_ready)
+  if (request->begun)
     return true;
   GError *error = NULL;
   bool ready = true;
@@ -146,7 +147,6 @@ check_images (Scheduler *s, IvlRequest *request)
     return false;
   }
   if (ready) {
-    request->images_ready = true;
     request->encoded_us = g_get_monotonic_time ();
     begin (s, request);
   }
@@ -542,10 +542,8 @@ drop_cancelled (Scheduler *s)
     }
   }
   g_mutex_unlock (&model->lock);
-  for (IvlRequest *request; (request = g_queue_pop_head (&waiting));) {
-    begin (s, request); /* what is cached must belong to the prompt that the session takes for its last */
+  for (IvlRequest *request; (request = g_queue_pop_head (&waiting));)
     finish (s, request, IVL_FINISH_CANCELLED, NULL);
-  }
   for (guint i = 0; i < s->active->len;) {
     IvlRequest *request = s->active->pdata[i];
     if (g_atomic_int_get (&request->cancelled))

@@ -264,9 +264,12 @@ ivl_session_take_answer (IvlSession *self, IvlRequest *request, const IvlAnswer 
 {
   g_mutex_lock (&self->lock);
   self->busy = NULL;
-  /* What is cached stays valid whatever the end was: the next question keeps what agrees with it. */
-  g_array_set_size (self->cached, 0);
-  g_array_append_vals (self->cached, request->keys->data, MIN (self->sequence.length, request->keys->len));
+  /* What is cached stays valid whatever the end was: the next question keeps what agrees with it. Before it began, a
+   * question has cached nothing: the sequence is still that of the one before. */
+  if (request->begun) {
+    g_array_set_size (self->cached, 0);
+    g_array_append_vals (self->cached, request->keys->data, MIN (self->sequence.length, request->keys->len));
+  }
   if (answer && answer->finish != IVL_FINISH_CANCELLED) {
     guint32 image_id = ivl_chat_get_image_id (self->model->chat);
     g_array_set_size (self->history, 0);

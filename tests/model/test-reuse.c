@@ -144,6 +144,87 @@ test_prefix (Fixture *f, gconstpointer data)
   g_assert_cmpuint (answer->prompt_tokens_reused, <, (answer->prompt_tokens - 1) / IVL_KV_PAGE * IVL_KV_PAGE);
 }
 
+typedef struct {
+  GMutex lock;
+  GCond done;
+  IvlAnswer *answer;
+} Wait;
+
+static void
+on_answer (IvlSession *session, IvlAnswer *answer, const GError *error, gpointer data)
+{
+  Wait *wait = data;
+  g_assert_no_error (error);
+  g_mutex_lock (&wait->lock);
+  wait->answer = answer;
+  g_cond_signal (&wait->done);
+  g_mutex_unlock (&wait->lock);
+}
+
+static IvlImage *
+make_still (Fixture *f, guint8 flip)
+{
+  g_autoptr (GError) error = NULL;
+  guint width, height;
+  g_autofree guint8 *rgb = golden_picture ("wide200x150", &width, &height);
+  for (guint i = 0; i < 3 * width * height; i++)
+    rgb[i] ^= flip;
+  IvlPicture picture;
+  ivl_picture_init_rgb (&picture, rgb, width, height, 3 * width);
+  IvlImage *image = ivl_image_new (f->model, &picture, 6, &error);
+  g_assert_no_error (error);
+  return image;
+}
+
+static char *
+ask_session (IvlSession *session, IvlImage *image)
+{
+  g_autoptr (GError) error = NULL;
+  IvlQuestion question = { .prompt = "What is it?", .images = &image, .n_images = 1,
+                           .params = IVL_GENERATE_PARAMS_INIT };
+  question.params.max_tokens = 24;
+  g_autoptr (IvlAnswer) answer = ivl_session_ask (session, &question, &error);
+  g_assert_no_error (error);
+  return g_steal_pointer (&answer->text);
+}
+
+/* A question that is cancelled while its picture is encoded has read nothing: what is cached is still that of the
+ * question before, and must not pass for its own. */
+static void
+test_cancelled_early (Fixture *f, gconstpointer data)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (IvlSession) fresh = ivl_session_new (f->model, &error), session = ivl_session_new (f->model, &error);
+  g_autoptr (IvlImage) other = make_still (f, 0xff), first = make_still (f, 0), second = make_still (f, 0xff);
+  g_autofree char *expected = ask_session (fresh, other);
+  g_autofree char *before = ask_session (session, first);
+  g_assert_cmpstr (before, !=, expected);
+  g_assert_true (ivl_session_reset (session, &error));
+
+  Wait wait = { 0 };
+  g_mutex_init (&wait.lock);
+  g_cond_init (&wait.done);
+  IvlImage *image = second;
+  IvlQuestion question = { .prompt = "What is it?", .images = &image, .n_images = 1,
+                           .params = IVL_GENERATE_PARAMS_INIT };
+  g_assert_true (ivl_session_ask_async (session, &question, on_answer, &wait, &error));
+  ivl_session_cancel (session);
+  g_mutex_lock (&wait.lock);
+  while (!wait.answer)
+    g_cond_wait (&wait.done, &wait.lock);
+  g_mutex_unlock (&wait.lock);
+  g_assert_cmpint (wait.answer->finish, ==, IVL_FINISH_CANCELLED);
+  ivl_answer_free (wait.answer);
+  g_mutex_clear (&wait.lock);
+  g_cond_clear (&wait.done);
+
+  g_autofree char *after = ask_session (session, second);
+  g_assert_cmpstr (after, ==, expected);
+  g_autoptr (IvlSession) another = ivl_session_new (f->model, &error);
+  g_autofree char *elsewhere = ask_session (another, second);
+  g_assert_cmpstr (elsewhere, ==, expected);
+}
+
 /* The one that is followed may still be on its way, and be let go of by its owner. */
 static void
 test_in_flight (Fixture *f, gconstpointer data)
@@ -169,6 +250,7 @@ main (int argc, char **argv)
   g_test_add ("/reuse/threshold", Fixture, NULL, set_up, test_threshold, tear_down);
   g_test_add ("/reuse/off", Fixture, NULL, set_up, test_off, tear_down);
   g_test_add ("/reuse/prefix", Fixture, NULL, set_up, test_prefix, tear_down);
+  g_test_add ("/reuse/cancelled-early", Fixture, NULL, set_up, test_cancelled_early, tear_down);
   g_test_add ("/reuse/in-flight", Fixture, NULL, set_up, test_in_flight, tear_down);
   return g_test_run ();
 }
