@@ -188,7 +188,8 @@ make_request (IvlSession *self, const IvlQuestion *question, GError **error)
   request->tokens = g_array_new (FALSE, FALSE, sizeof (guint32));
   request->keys = g_array_new (FALSE, FALSE, sizeof (guint64));
   request->images = g_ptr_array_new_with_free_func ((GDestroyNotify) ivl_image_unref);
-  request->decoder = ivl_text_decoder_new (model->tokenizer, IVL_DECODE_SKIP_SPECIAL | IVL_DECODE_KEEP_TAGS);
+  request->decoder = ivl_text_decoder_new (model->tokenizer,
+                                           IVL_DECODE_SKIP_SPECIAL | IVL_DECODE_KEEP_TAGS | IVL_DECODE_NO_NUL);
   request->matcher = ivl_stop_matcher_new ((const char *const *) request->stop);
   request->answer = g_string_new (NULL);
   for (guint i = 0; i < self->images->len; i++)

@@ -68,7 +68,9 @@ feed_byte (IvlTextDecoder *self, guint8 byte, GString *out)
     }
     give_up (self, out);
   }
-  if (byte < 0x80) {
+  if (byte == 0 && (self->flags & IVL_DECODE_NO_NUL)) {
+    g_string_append (out, REPLACEMENT);
+  } else if (byte < 0x80) {
     g_string_append_c (out, (char) byte);
   } else if (byte >= 0xc2 && byte <= 0xf4) {
     self->held[0] = byte;

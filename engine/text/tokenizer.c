@@ -234,6 +234,13 @@ add_pieces (IvlTokenizer *self, const IvlBpeSource *source, GHashTable *ids, GEr
     const char *piece = source->pieces[id];
     if (!piece)
       continue;
+    if (!*piece && source->kind == IVL_BPE_CHARS) {
+      /* InternLM2's piece U+0000: in a C string it can only be the empty one. */
+      g_hash_table_insert (self->pieces, GUINT_TO_POINTER (0), GUINT_TO_POINTER (id + 1));
+      if (!ivl_tokenizer_set (self, id, "", 1, 0, error))
+        return FALSE;
+      continue;
+    }
     if (!*piece || !g_utf8_validate (piece, -1, NULL))
       return ivl_tokenizer_fail (error, IVL_ERROR_BAD_MODEL, "%s: piece %u is empty or not UTF-8", self->origin, id);
     if (!g_hash_table_insert (ids, (gpointer) piece, GUINT_TO_POINTER (id + 1)))

@@ -106,9 +106,10 @@ typedef enum {
   IVL_DECODE_ALL = 0,
   IVL_DECODE_SKIP_SPECIAL = 1 << 0, /* leave special tokens out */
   IVL_DECODE_KEEP_TAGS = 1 << 1,    /* but not <ref> <box> <quad> and their ends */
+  IVL_DECODE_NO_NUL = 1 << 2,       /* U+FFFD instead of U+0000, for those who need a C string */
 } IvlDecodeFlags;
 
-/* Always valid UTF-8 apart from U+0000 if the ids spell it; bytes that aren't become U+FFFD as in the
+/* Always valid UTF-8 apart from U+0000 if the ids spell it (see IVL_DECODE_NO_NUL); bytes that aren't become U+FFFD as in the
  * reference. Ids outside the vocabulary are left out. Free with g_free; LENGTH may be NULL. */
 char *ivl_tokenizer_decode (const IvlTokenizer *self, const guint32 *ids, gsize n, IvlDecodeFlags flags,
                             gsize *length);

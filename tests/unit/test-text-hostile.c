@@ -186,7 +186,7 @@ test_cut (void)
 /* ---- SentencePiece ---- */
 
 typedef enum { SP_GOOD, SP_UNIGRAM, SP_NO_PIECES, SP_EMPTY_PIECE, SP_LONG_PIECE, SP_BAD_UTF8, SP_BAD_BYTE, SP_NO_UNKNOWN,
-               SP_TWO_UNKNOWN, SP_MISSING_BYTE, SP_SAME_PIECE, SP_BAD_TYPE } SpFault;
+               SP_TWO_UNKNOWN, SP_MISSING_BYTE, SP_SAME_PIECE, SP_BAD_TYPE, SP_NUL_CONTROL, SP_NUL_USER } SpFault;
 
 static const struct {
   const char *name;
@@ -205,6 +205,8 @@ static const struct {
   { "missing-byte", SP_MISSING_BYTE, IVL_ERROR_BAD_MODEL, "byte fallback with 0 of 256" },
   { "same-piece", SP_SAME_PIECE, IVL_ERROR_BAD_MODEL, "SentencePiece refuses it" },
   { "bad-type", SP_BAD_TYPE, IVL_ERROR_BAD_MODEL, "corrupt at byte" },
+  { "nul-control", SP_NUL_CONTROL, IVL_ERROR_BAD_MODEL, "piece 259 has a NUL character" },
+  { "nul-user", SP_NUL_USER, IVL_ERROR_BAD_MODEL, "piece 259 has a NUL character" },
 };
 
 static GByteArray *
@@ -230,6 +232,8 @@ sp_model (SpFault fault, gconstpointer charsmap, gsize n_charsmap)
     text_sp_add (model, "?", 0, 2);
   else if (fault == SP_BAD_TYPE)
     text_sp_add (model, "?", 0, 77);
+  else if (fault == SP_NUL_CONTROL || fault == SP_NUL_USER)
+    text_sp_add_bytes (model, "a\0b", 3, 0, fault == SP_NUL_USER ? 4 : 3);
   if (fault == SP_SAME_PIECE) {
     text_sp_add (model, "a", 0, 1);
     text_sp_add (model, "a", 0, 1);

@@ -377,6 +377,46 @@ test_sentencepiece (void)
   folder_remove (folder);
 }
 
+/* InternLM2's vocabulary has U+0000 as a piece, in tokenizer.model and as "\u0000" in tokenizer.json. */
+static void
+test_nul_piece (void)
+{
+  enum { A = 260, NUL = 261 };
+  g_autoptr (GByteArray) model = text_sp_new ();
+  text_sp_add_basics (model);
+  text_sp_add (model, "▁", -1, 1);
+  text_sp_add (model, "a", -2, 1);
+  text_sp_add_bytes (model, "", 1, -3, 1);
+  text_sp_finish (model, 2, FALSE, NULL, 0);
+  for (guint i = 0; i < 2; i++) {
+    g_autofree char *folder = folder_new ();
+    if (i == 0) {
+      folder_write (folder, "tokenizer.model", model->data, model->len);
+      folder_write (folder, "tokenizer_config.json", "{\"add_bos_token\":false}", -1);
+    } else {
+      g_autofree char *vocab = text_vocab_json (TRUE, (const char *[]){ "▁", "b", "c", "d", "a", NULL });
+      vocab[strlen (vocab) - 1] = '\0';
+      g_autofree char *json = g_strdup_printf (
+        "{\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"▁\",\"prepend_scheme\":\"never\","
+        "\"split\":false},\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"vocab\":%s,\"\\u0000\":%d},\"merges\":[]}}",
+        vocab, NUL);
+      folder_write (folder, "tokenizer.json", json, -1);
+    }
+    g_autoptr (IvlTokenizer) tokenizer = load (folder);
+    text_assert_encodes (tokenizer, "aa", IVL_ENCODE_LITERAL, "260 260");
+    g_autoptr (GArray) ids = g_array_new (FALSE, FALSE, sizeof (guint32));
+    g_assert_true (ivl_tokenizer_encode (tokenizer, "a\0a", 3, IVL_ENCODE_LITERAL, ids, NULL));
+    g_autofree char *found = text_ids (ids);
+    g_assert_cmpstr (found, ==, "260 261 260");
+    /* As the reference has it, and as an answer does, which is a C string. */
+    gsize n;
+    g_autofree char *back = ivl_tokenizer_decode (tokenizer, (guint32[]){ A, NUL, A }, 3, IVL_DECODE_ALL, &n);
+    g_assert_cmpmem (back, n, "a\0a", 3);
+    assert_decodes (tokenizer, IVL_DECODE_NO_NUL, "a\xef\xbf\xbd" "a", A, NUL, A);
+    folder_remove (folder);
+  }
+}
+
 static void
 test_dummy_prefix (void)
 {
@@ -448,6 +488,7 @@ main (int argc, char **argv)
   g_test_add_func ("/text/tokenizer/json-bytes", test_json_bytes);
   g_test_add_func ("/text/tokenizer/json-chars", test_json_chars);
   g_test_add_func ("/text/tokenizer/sentencepiece", test_sentencepiece);
+  g_test_add_func ("/text/tokenizer/nul-piece", test_nul_piece);
   g_test_add_func ("/text/tokenizer/dummy-prefix", test_dummy_prefix);
   g_test_add_func ("/text/tokenizer/memory", test_memory);
   return g_test_run ();

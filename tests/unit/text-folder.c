@@ -102,14 +102,20 @@ text_sp_new (void)
 }
 
 void
-text_sp_add (GByteArray *model, const char *piece, float score, int type)
+text_sp_add_bytes (GByteArray *model, gconstpointer piece, gsize length, float score, int type)
 {
   g_autoptr (GByteArray) entry = g_byte_array_new ();
-  append_bytes (entry, 1, piece, strlen (piece));
+  append_bytes (entry, 1, piece, length);
   append_varint (entry, 2 << 3 | 5);
   g_byte_array_append (entry, (const guint8 *) &score, 4);
   append_int (entry, 3, (guint64) type);
   append_bytes (model, 1, entry->data, entry->len);
+}
+
+void
+text_sp_add (GByteArray *model, const char *piece, float score, int type)
+{
+  text_sp_add_bytes (model, piece, strlen (piece), score, type);
 }
 
 void

@@ -20,6 +20,7 @@ guint32 text_added_id (const char *name);
 /* A SentencePiece model: add pieces, then finish. */
 GByteArray *text_sp_new (void);
 void text_sp_add (GByteArray *model, const char *piece, float score, int type);
+void text_sp_add_bytes (GByteArray *model, gconstpointer piece, gsize length, float score, int type);
 /* <unk> <s> </s> and the 256 bytes from id 3 on. */
 void text_sp_add_basics (GByteArray *model);
 void text_sp_finish (GByteArray *model, int model_type, gboolean dummy_prefix, gconstpointer charsmap, gsize n_charsmap);
