@@ -117,6 +117,11 @@ follow (IvlEncoder *self, IvlImage *image, bool *alike, GError **error)
   IvlImage *origin = previous ? ivl_image_source (previous) : NULL;
   if (!origin || !origin->tiles || origin->n_tiles != image->n_tiles)
     return TRUE;
+  g_mutex_lock (&model->lock);
+  bool failed = origin->state == IMAGE_FAILED;
+  g_mutex_unlock (&model->lock);
+  if (failed) /* which the next one needn't */
+    return TRUE;
   if (!self->difference && !(self->difference = ivl_vk_buffer_new (model->device, IVL_VK_READBACK, 16, error)))
     return FALSE;
   IvlSpan result = { self->difference, 0, 16 };

@@ -179,7 +179,7 @@ ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *param
   g_cond_init (&self->wake);
   self->device = ivl_device_ref (device);
   g_autofree char *canonical = g_canonicalize_filename (path, NULL);
-  self->name = g_path_get_basename (canonical);
+  self->name = g_filename_display_basename (canonical);
   if (!(self->config = ivl_config_load (path, error)))
     goto fail;
   self->architecture = ivl_config_describe (self->config);
@@ -205,7 +205,13 @@ ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *param
       || !init_runs (self, params, error))
     goto fail;
   collect_stop_ids (self);
-  self->thread = g_thread_new ("internvl", scheduler_main, self);
+  GError *cause = NULL;
+  if (!(self->thread = g_thread_try_new ("internvl", scheduler_main, self, &cause))) {
+    ivl_fail (error, IVL_ERROR_OUT_OF_MEMORY, "No thread for %s: %s; end other programs, or raise the limit of processes",
+              self->name, cause->message);
+    g_error_free (cause);
+    goto fail;
+  }
   return self;
 fail:
   model_free (self);
@@ -229,6 +235,9 @@ ivl_model_get_vocabulary (IvlModel *self)
 }
 
 /* ---- sharing ---- */
+
+/* Who waits for another to load looks this often whether it shall go on waiting. */
+#define SHARE_WAIT_US (50 * G_TIME_SPAN_MILLISECOND)
 
 typedef struct {
   IvlModel *model; /* no reference: goes from the registry before it goes */
@@ -258,8 +267,18 @@ ivl_model_share (const char *device_name, const char *path, const IvlModelParams
   if (!registry)
     registry = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
   Shared *shared;
-  while ((shared = g_hash_table_lookup (registry, key)) && shared->loading)
-    g_cond_wait (&registry_changed, &registry_lock);
+  while ((shared = g_hash_table_lookup (registry, key)) && shared->loading) {
+    if (!cancellable) {
+      g_cond_wait (&registry_changed, &registry_lock);
+      continue;
+    }
+    g_cond_wait_until (&registry_changed, &registry_lock, g_get_monotonic_time () + SHARE_WAIT_US);
+    if (g_cancellable_is_cancelled (cancellable)) {
+      g_mutex_unlock (&registry_lock);
+      ivl_fail (error, IVL_ERROR_CANCELLED, "Loading was cancelled");
+      return NULL;
+    }
+  }
   if (shared) {
     IvlModel *model = ivl_model_ref (shared->model);
     g_mutex_unlock (&registry_lock);

@@ -228,7 +228,8 @@ allocate_set (IvlVkStream *self, VkDescriptorSetLayout layout)
 {
   Slot *slot = self->current;
   for (;;) {
-    if (slot->pool_index == slot->descriptor_pools->len) {
+    bool fresh = slot->pool_index == slot->descriptor_pools->len;
+    if (fresh) {
       VkDescriptorPoolSize sizes[] = {
         { VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, SETS_PER_POOL * IVL_MAX_BINDINGS },
         { VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, SETS_PER_POOL * 3 },
@@ -252,8 +253,13 @@ allocate_set (IvlVkStream *self, VkDescriptorSetLayout layout)
       .pSetLayouts = &layout
     };
     VkDescriptorSet set;
-    if (vkAllocateDescriptorSets (self->device->device, &info, &set) == VK_SUCCESS)
+    VkResult result = vkAllocateDescriptorSets (self->device->device, &info, &set);
+    if (result == VK_SUCCESS)
       return set;
+    if (fresh) {
+      ivl_vk_fail (self->device, result, "vkAllocateDescriptorSets", &self->sticky);
+      return VK_NULL_HANDLE;
+    }
     slot->pool_index++;
   }
 }
@@ -366,7 +372,7 @@ ivl_vk_discard (IvlVkStream *self)
 {
   if (!self->current)
     return;
-  vkEndCommandBuffer (self->current->commands);
+  /* The next begin resets the pool, whatever state the commands are in. */
   g_ptr_array_set_size (self->current->query_profiles, 0);
   self->current->ticket = 0;
   self->current = NULL;
