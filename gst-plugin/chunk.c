@@ -1,5 +1,7 @@
 #include "chunk.h"
 
+#include "framemap.h"
+
 GstInternvlFrame *
 gst_internvl_frame_new (GstBuffer *buffer, const GstVideoInfo *info)
 {
@@ -8,6 +10,7 @@ gst_internvl_frame_new (GstBuffer *buffer, const GstVideoInfo *info)
   g_atomic_ref_count_init (&frame->refs);
   frame->buffer = buffer;
   frame->info = *info;
+  frame->region = gst_internvl_seen_region (buffer, info);
   frame->max_tiles = 1;
   frame->timestamp = GST_CLOCK_TIME_NONE;
   return frame;

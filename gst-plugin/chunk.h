@@ -11,6 +11,7 @@ typedef struct {
   gatomicrefcount refs;
   GstBuffer *buffer;            /* NULL once there is an image */
   GstVideoInfo info;
+  GstVideoRectangle region;     /* of the frame, that is seen */
   guint max_tiles;
   gboolean may_expire;          /* its chunk may come too late */
   float reuse_threshold;        /* to the frame before; 0: always encoded */

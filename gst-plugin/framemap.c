@@ -275,17 +275,30 @@ check_planes (const GstVideoFrame *frame, GError **error)
   return TRUE;
 }
 
-static void
-set_crop (IvlPicture *picture, GstBuffer *buffer)
+GstVideoRectangle
+gst_internvl_seen_region (GstBuffer *buffer, const GstVideoInfo *info)
 {
-  const GstVideoCropMeta *crop = gst_buffer_get_video_crop_meta (buffer);
+  const GstVideoCropMeta *crop = buffer ? gst_buffer_get_video_crop_meta (buffer) : NULL;
+  guint width = GST_VIDEO_INFO_WIDTH (info), height = GST_VIDEO_INFO_HEIGHT (info);
 
-  if (!crop || crop->x >= picture->width || crop->y >= picture->height || !crop->width || !crop->height)
+  if (!crop || crop->x >= width || crop->y >= height || !crop->width || !crop->height)
+    return (GstVideoRectangle) { 0, 0, width, height };
+  return (GstVideoRectangle) { crop->x, crop->y, MIN (crop->width, width - crop->x),
+    MIN (crop->height, height - crop->y)};
+}
+
+static void
+set_crop (GstInternvlMapping *mapping, GstBuffer *buffer)
+{
+  GstVideoRectangle region = gst_internvl_seen_region (buffer, &mapping->frame.info);
+  IvlPicture *picture = &mapping->picture;
+
+  if (region.w == (gint) picture->width && region.h == (gint) picture->height)
     return;
-  picture->crop_x = crop->x;
-  picture->crop_y = crop->y;
-  picture->crop_width = MIN (crop->width, picture->width - crop->x);
-  picture->crop_height = MIN (crop->height, picture->height - crop->y);
+  picture->crop_x = region.x;
+  picture->crop_y = region.y;
+  picture->crop_width = region.w;
+  picture->crop_height = region.h;
 }
 
 gboolean
@@ -316,7 +329,7 @@ gst_internvl_map (GstInternvlMapping *mapping, const GstVideoInfo *info, GstBuff
     ok = check_planes (&mapping->frame, error) && unpack (mapping, error);
   }
   if (ok)
-    set_crop (picture, buffer);
+    set_crop (mapping, buffer);
   else
     gst_internvl_unmap (mapping);
   return ok;

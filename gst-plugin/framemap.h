@@ -20,6 +20,9 @@ typedef struct {
 /* TRUE if frames of this format need no unpacking. */
 gboolean gst_internvl_format_is_direct (const GstVideoFormatInfo *finfo);
 
+/* What is seen of a frame, in its pixels: its crop meta's rectangle, or all. BUFFER may be NULL. */
+GstVideoRectangle gst_internvl_seen_region (GstBuffer *buffer, const GstVideoInfo *info);
+
 /* Maps BUFFER for reading, with its video and crop metas. On failure nothing is held and ERROR is set (IVL_ERROR).
  * Any thread. */
 gboolean gst_internvl_map (GstInternvlMapping *mapping, const GstVideoInfo *info, GstBuffer *buffer, GError **error);

@@ -20,7 +20,10 @@
  * preroll), and another for each chunk that was skipped.
  *
  * Each video buffer carries, as custom meta, the results that came since the buffer before it, or else the last one:
- * tell new ones by their field `chunk`. Boxes in an answer become GstVideoRegionOfInterestMeta.
+ * tell new ones by their field `chunk`. Boxes in the newest answer (asked for with `<ref>something</ref>`) become
+ * GstVideoRegionOfInterestMeta and, from GStreamer 1.24 on, object detections of a GstAnalyticsRelationMeta, which
+ * objectdetectionoverlay draws. Both are of the kind `internvl`; what the model calls them is the field `label` of the
+ * region's parameter `internvl`, and in the result's field `boxes`.
  *
  * An answer can be held to one of #GstInternvl:choices, with a probability for each, or to a
  * #GstInternvl:json-schema. While it is being written, #GstInternvl:tokens posts it as element messages
@@ -56,6 +59,11 @@
  *     chunk-size=1 frame-rate=1/2 prompt="Is there a person at the door?" choices="<yes,no>" alert-on=yes \
  *     alert-hold=10000000000 reuse-threshold=2 on-error=passthrough ! fakesink
  * ]| A watchman: one message when somebody comes, one when nobody was there for ten seconds.
+ * |[
+ * gst-launch-1.0 filesrc location=clip.mp4 ! decodebin ! videoconvert ! internvl model-path=InternVL2_5-1B \
+ *     chunk-size=1 frame-rate=1/1 prompt="Please provide the bounding box coordinate of the region this sentence \
+ *     describes: <ref>the red car</ref>" ! objectdetectionoverlay ! videoconvert ! autovideosink
+ * ]| Where something is, drawn (GStreamer 1.24).
  * |[
  * gst-launch-1.0 filesrc location=clip.mp4 ! decodebin ! internvl model-path=InternVL2_5-1B name=v ! \
  *     queue max-size-time=0 max-size-bytes=0 max-size-buffers=0 ! x264enc ! matroskamux name=m ! \

@@ -1,5 +1,6 @@
 /* Answers, dropped chunks and failures, as the worker has them: to the text pad, the bus, the video buffers to come and
  * the statistics. All on the worker's thread. */
+#include "boxes.h"
 #include "errors.h"
 #include "gstinternvlprivate.h"
 
@@ -63,6 +64,8 @@ gst_internvl_make_result (GstInternvl *self, const GstInternvlChunk *chunk, cons
       "dropped", G_TYPE_UINT64, stats.dropped, NULL);
   g_mutex_unlock (&self->lock);
   gst_structure_take_value (structure, "frames", &frames);
+  const GstInternvlFrame *last = g_ptr_array_index (chunk->frames, chunk->frames->len - 1);
+  gst_internvl_boxes_set (structure, answer->text, &last->region);
   if (answer->choice >= 0 && answer->choice_probabilities) {
     GValue probabilities = G_VALUE_INIT;
 

@@ -1,4 +1,6 @@
 /* The streaming thread: frames to the sampler, video on, events in their place among video and text. */
+#include "boxes.h"
+#include "framemap.h"
 #include "gstinternvlprivate.h"
 
 #define GST_CAT_DEFAULT gst_internvl_debug
@@ -170,8 +172,12 @@ attach_results (GstInternvl *self, GstBuffer *buffer)
   if (!g_queue_is_empty (&results))
     buffer = gst_buffer_make_writable (buffer);
   while ((result = g_queue_pop_head (&results))) {
-    gst_internvl_meta_add (buffer, result->structure, GST_VIDEO_INFO_WIDTH (&self->info),
-        GST_VIDEO_INFO_HEIGHT (&self->info));
+    gst_internvl_meta_add (buffer, result->structure);
+    /* Of several that came at once the boxes of the newest are those to be drawn. */
+    if (g_queue_is_empty (&results)) {
+      GstVideoRectangle region = gst_internvl_seen_region (buffer, &self->info);
+      gst_internvl_boxes_attach (result->structure, buffer, &region);
+    }
     gst_internvl_result_unref (result);
   }
   return buffer;

@@ -2,11 +2,10 @@
 
 #include <gst/video/video.h>
 #include <json-glib/json-glib.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* Boxes taken from one answer, at most. */
-#define MAX_BOXES 256
+/* Regions told to the model, at most. */
+#define MAX_REGIONS 256
 
 GstInternvlResult *
 gst_internvl_result_new (GstStructure *structure, GstClockTime text_pts, GstClockTime text_duration)
@@ -36,6 +35,8 @@ gst_internvl_result_unref (GstInternvlResult *result)
   }
 }
 
+static gboolean build_field (GQuark field, const GValue *value, gpointer builder);
+
 static void
 build_value (JsonBuilder *builder, const GValue *value)
 {
@@ -58,6 +59,10 @@ build_value (JsonBuilder *builder, const GValue *value)
     for (guint i = 0; i < gst_value_array_get_size (value); i++)
       build_value (builder, gst_value_array_get_value (value, i));
     json_builder_end_array (builder);
+  } else if (GST_VALUE_HOLDS_STRUCTURE (value)) {
+    json_builder_begin_object (builder);
+    gst_structure_foreach (gst_value_get_structure (value), build_field, builder);
+    json_builder_end_object (builder);
   } else {
     json_builder_add_null_value (builder);
   }
@@ -96,50 +101,6 @@ gst_internvl_meta_register (void)
   }
 }
 
-static void
-box_clear (gpointer box)
-{
-  g_free (((GstInternvlBox *) box)->label);
-}
-
-GArray *
-gst_internvl_parse_boxes (const char *text)
-{
-  static gsize grounding = 0, numbers = 0;
-  GArray *boxes = g_array_new (FALSE, TRUE, sizeof (GstInternvlBox));
-  g_autoptr (GMatchInfo) match = NULL;
-
-  g_array_set_clear_func (boxes, box_clear);
-  if (g_once_init_enter (&grounding))
-    g_once_init_leave (&grounding, (gsize) g_regex_new ("(?:<ref>([^<]*)</ref>\\s*)?<box>([^<]*)</box>",
-            G_REGEX_OPTIMIZE, 0, NULL));
-  if (g_once_init_enter (&numbers))
-    g_once_init_leave (&numbers, (gsize) g_regex_new ("\\[\\s*(\\d{1,4})\\s*,\\s*(\\d{1,4})\\s*,"
-            "\\s*(\\d{1,4})\\s*,\\s*(\\d{1,4})\\s*\\]", G_REGEX_OPTIMIZE, 0, NULL));
-
-  g_regex_match ((GRegex *) grounding, text, 0, &match);
-  for (; g_match_info_matches (match); g_match_info_next (match, NULL)) {
-    g_autofree char *label = g_match_info_fetch (match, 1), *list = g_match_info_fetch (match, 2);
-    g_autoptr (GMatchInfo) inner = NULL;
-
-    g_regex_match ((GRegex *) numbers, list, 0, &inner);
-    for (; g_match_info_matches (inner) && boxes->len < MAX_BOXES; g_match_info_next (inner, NULL)) {
-      guint v[4];
-
-      for (guint i = 0; i < 4; i++) {
-        g_autofree char *digits = g_match_info_fetch (inner, i + 1);
-        v[i] = MIN (atoi (digits), 1000);
-      }
-      GstInternvlBox box = {
-        g_strdup (label ? g_strstrip (label) : ""), MIN (v[0], v[2]), MIN (v[1], v[3]), MAX (v[0], v[2]),
-        MAX (v[1], v[3])
-      };
-      g_array_append_val (boxes, box);
-    }
-  }
-  return boxes;
-}
-
 static gboolean
 copy_field (GQuark field, const GValue *value, gpointer structure)
 {
@@ -148,30 +109,12 @@ copy_field (GQuark field, const GValue *value, gpointer structure)
 }
 
 void
-gst_internvl_meta_add (GstBuffer *buffer, const GstStructure *structure, guint width, guint height)
+gst_internvl_meta_add (GstBuffer *buffer, const GstStructure *structure)
 {
   GstCustomMeta *meta = gst_buffer_add_custom_meta (buffer, GST_INTERNVL_META_NAME);
-  const char *text = gst_structure_get_string (structure, "text");
 
   if (meta)
     gst_structure_foreach (structure, copy_field, gst_custom_meta_get_structure (meta));
-  if (!text || !strstr (text, "<box>"))
-    return;
-
-  g_autoptr (GArray) boxes = gst_internvl_parse_boxes (text);
-  for (guint i = 0; i < boxes->len; i++) {
-    const GstInternvlBox *box = &g_array_index (boxes, GstInternvlBox, i);
-    guint x1 = gst_util_uint64_scale_int_round (box->x1, width, 1000);
-    guint y1 = gst_util_uint64_scale_int_round (box->y1, height, 1000);
-    guint x2 = gst_util_uint64_scale_int_round (box->x2, width, 1000);
-    guint y2 = gst_util_uint64_scale_int_round (box->y2, height, 1000);
-    /* The type of a region is a quark, which is never freed: the model's words go into a parameter. */
-    GstVideoRegionOfInterestMeta *roi = gst_buffer_add_video_region_of_interest_meta (buffer,
-        GST_INTERNVL_META_NAME, x1, y1, x2 - x1, y2 - y1);
-
-    gst_video_region_of_interest_meta_add_param (roi, gst_structure_new (GST_INTERNVL_META_NAME,
-            "label", G_TYPE_STRING, box->label, NULL));
-  }
 }
 
 static guint
@@ -187,7 +130,7 @@ gst_internvl_describe_regions (GstBuffer *buffer, guint width, guint height)
   gpointer state = NULL;
   GstMeta *meta;
 
-  for (guint n = 0; n < MAX_BOXES && (meta = gst_buffer_iterate_meta_filtered (buffer, &state,
+  for (guint n = 0; n < MAX_REGIONS && (meta = gst_buffer_iterate_meta_filtered (buffer, &state,
               GST_VIDEO_REGION_OF_INTEREST_META_API_TYPE)); n++) {
     GstVideoRegionOfInterestMeta *roi = (GstVideoRegionOfInterestMeta *) meta;
     const GstStructure *own = gst_video_region_of_interest_meta_get_param (roi, GST_INTERNVL_META_NAME);

@@ -19,6 +19,11 @@
  * and only with choices
  *   choice              int      index of the answer among them
  *   choice-probabilities  GstValueArray of double, one for each; not of more than 256
+ * and only if the model grounded something, with <ref>label</ref><box>[[x1, y1, x2, y2]]</box> in its text
+ *   boxes               GstValueArray of GstStructure "box", in JSON objects, with
+ *     label             string   as in the text, "" if it has none
+ *     x, y, w, h        int      in pixels of the last sampled frame; where it has a crop meta, of the whole of it
+ *     x-min, y-min, x-max, y-max  double, in 0..1 of the picture that the model saw
  * A reply to what was asked in between (the action ask, the event internvl-ask) has no chunk but
  *   id                  string   as it was given
  *   error               string   why there is no answer, only then
@@ -53,21 +58,11 @@ char *gst_internvl_structure_to_json (const GstStructure *structure);
 /* Registers the custom meta "internvl". More than once is harmless. */
 void gst_internvl_meta_register (void);
 
-/* Adds STRUCTURE to BUFFER (writable) as custom meta, and the boxes in its text, scaled to a frame of WIDTH x HEIGHT,
- * as GstVideoRegionOfInterestMeta of type "internvl" with a parameter structure "internvl" that has the field
- * label. */
-void gst_internvl_meta_add (GstBuffer *buffer, const GstStructure *structure, guint width, guint height);
+/* Adds STRUCTURE to BUFFER (writable) as custom meta. */
+void gst_internvl_meta_add (GstBuffer *buffer, const GstStructure *structure);
 
 /* The regions of interest on BUFFER, a frame of WIDTH x HEIGHT, as others may have found them: "label [x1, y1, x2, y2]"
  * in 0..1000, separated by commas. NULL if there are none; g_free. */
 char *gst_internvl_describe_regions (GstBuffer *buffer, guint width, guint height);
-
-typedef struct {
-  char *label;                  /* "" if the model named nothing */
-  guint x1, y1, x2, y2;         /* 0..1000, ordered */
-} GstInternvlBox;
-
-/* Grounded boxes in TEXT, <ref>label</ref><box>[[x1,y1,x2,y2],...]</box>: array of GstInternvlBox. */
-GArray *gst_internvl_parse_boxes (const char *text);
 
 G_END_DECLS

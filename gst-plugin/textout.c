@@ -9,7 +9,7 @@ grounding_regex (void)
   static gsize regex = 0;
 
   if (g_once_init_enter (&regex))
-    g_once_init_leave (&regex, (gsize) g_regex_new ("<(box|quad)>.*?</\\1>|</?ref>",
+    g_once_init_leave (&regex, (gsize) g_regex_new ("<(box|quad)>(?:.*?</\\1>|[-\\d\\s.,\\[\\]]*$)|</?(?:ref|box|quad)>",
             G_REGEX_DOTALL | G_REGEX_OPTIMIZE, 0, NULL));
   return (GRegex *) regex;
 }

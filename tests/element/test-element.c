@@ -180,6 +180,15 @@ test_boxes (void)
   push_frames (&f, 10);
   gst_harness_push_event (f.h, gst_event_new_eos ());
   expect_text (&f, 0, GST_SECOND, "ball");
+  g_autoptr (GstStructure) posted = wait_result (&f);
+  const GValue *boxes = gst_structure_get_value (posted, "boxes");
+  g_assert_true (GST_VALUE_HOLDS_ARRAY (boxes));
+  g_assert_cmpuint (gst_value_array_get_size (boxes), ==, 1);
+  const GstStructure *box = gst_value_get_structure (gst_value_array_get_value (boxes, 0));
+  gint width;
+  g_assert_cmpstr (gst_structure_get_string (box, "label"), ==, "ball");
+  g_assert_true (gst_structure_get_int (box, "w", &width));
+  g_assert_cmpint (width, ==, 8);
   for (guint i = 0; i < 10; i++) {
     GstBuffer *buffer = gst_harness_pull (f.h);
     GstVideoRegionOfInterestMeta *roi = gst_buffer_get_video_region_of_interest_meta_id (buffer, 0);
