@@ -416,6 +416,7 @@ gst_internvl_set_property (GObject *object, guint id, const GValue *value, GPara
   GST_OBJECT_LOCK (self);
   gboolean known = gst_internvl_settings_set (&self->settings, id, value);
   GstInternvlTextFormat format = self->settings.text_format;
+  gint priority = self->settings.priority;
   /* In NULL it is told when the element is started. */
   if (self->settings.error && GST_STATE (self) > GST_STATE_NULL)
     error = g_steal_pointer (&self->settings.error);
@@ -425,6 +426,7 @@ gst_internvl_set_property (GObject *object, guint id, const GValue *value, GPara
     G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
   if (error)
     GST_ELEMENT_WARNING (self, LIBRARY, SETTINGS, ("%s; what was set before stays.", error->message), (NULL));
+  gst_internvl_worker_set_priority (self->worker, priority);
   g_autoptr (GstInternvlTextPad) textpad = gst_internvl_ref_textpad (self);
   if (textpad)
     gst_internvl_text_pad_set_format (textpad, format);

@@ -35,6 +35,7 @@ enum
   PROP_CHOICES,
   PROP_JSON_SCHEMA,
   PROP_POLICY,
+  PROP_PRIORITY,
   PROP_MAX_LATENCY,
   PROP_ON_ERROR,
   PROP_TEXT_FORMAT,
@@ -143,6 +144,9 @@ gst_internvl_settings_install (GObjectClass *klass)
   g_object_class_install_property (klass, PROP_POLICY, g_param_spec_enum ("policy", "Policy",
           "What happens when the model is slower than the video", gst_internvl_policy_get_type (),
           GST_INTERNVL_POLICY_AUTO, ready));
+  g_object_class_install_property (klass, PROP_PRIORITY, g_param_spec_int ("priority", "Priority",
+          "Among elements that share a model and wait for it: each step up doubles this one's share of the encoder and "
+          "of the reading of prompts. Nobody is left out", IVL_PRIORITY_MIN, IVL_PRIORITY_MAX, 0, playing));
   g_object_class_install_property (klass, PROP_MAX_LATENCY, g_param_spec_uint64 ("max-latency", "Maximum latency",
           "A chunk whose last frame came in longer ago than this, in nanoseconds, when its turn comes is skipped, and "
           "counted as dropped. 0: none is too old", 0, 24 * 3600 * GST_SECOND, 0, playing));
@@ -357,6 +361,9 @@ gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue
     case PROP_POLICY:
       settings->policy = g_value_get_enum (value);
       break;
+    case PROP_PRIORITY:
+      settings->priority = g_value_get_int (value);
+      break;
     case PROP_MAX_LATENCY:
       settings->max_latency = g_value_get_uint64 (value);
       break;
@@ -453,6 +460,9 @@ gst_internvl_settings_get (const GstInternvlSettings *settings, guint id, GValue
       break;
     case PROP_POLICY:
       g_value_set_enum (value, settings->policy);
+      break;
+    case PROP_PRIORITY:
+      g_value_set_int (value, settings->priority);
       break;
     case PROP_MAX_LATENCY:
       g_value_set_uint64 (value, settings->max_latency);

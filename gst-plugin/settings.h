@@ -21,6 +21,7 @@ typedef struct {
   GPtrArray *choices;           /* of char, NULL-terminated, immutable; NULL: none */
   char *json_schema;
   GstInternvlPolicy policy;
+  gint priority;
   GstClockTime max_latency;     /* 0: any */
   GstInternvlOnError on_error;
   GstInternvlTextFormat text_format;

@@ -65,6 +65,7 @@ struct GstInternvlWorker
   GCancellable *cancellable;
   char *previous;               /* the last answer */
   GstInternvlWorkerStats stats;
+  IvlClient *client;            /* never changes */
 
   /* The thread's while it runs, else start's and unload's. */
   IvlModel *model;
@@ -106,6 +107,7 @@ gst_internvl_worker_new (const GstInternvlWorkerFuncs *funcs, gpointer owner)
   g_queue_init (&worker->questions);
   g_queue_init (&worker->abandoned);
   g_queue_init (&worker->trash);
+  worker->client = ivl_client_new ();
   return worker;
 }
 
@@ -115,6 +117,7 @@ gst_internvl_worker_free (GstInternvlWorker *worker)
   if (!worker)
     return;
   gst_internvl_worker_unload (worker);
+  ivl_client_unref (worker->client);
   g_free (worker->previous);
   g_mutex_clear (&worker->lock);
   g_cond_clear (&worker->work);
@@ -191,6 +194,12 @@ gst_internvl_worker_get_stats (GstInternvlWorker *worker, GstInternvlWorkerStats
 }
 
 /* ---- the streaming thread's side ---- */
+
+void
+gst_internvl_worker_set_priority (GstInternvlWorker *worker, gint priority)
+{
+  ivl_client_set_priority (worker->client, priority);
+}
 
 void
 gst_internvl_worker_set_live (GstInternvlWorker *worker, gboolean live)
@@ -487,7 +496,7 @@ make_image (GstInternvlWorker *worker, GstInternvlFrame *frame, gboolean prefetc
     if (!image)
       fail (worker, error);
     else if (prefetch)
-      ivl_image_prefetch (image);
+      ivl_image_prefetch (image, worker->client);
   }
   if (image && frame->reuse_threshold > 0) {
     ivl_image_unref (worker->last);
@@ -580,6 +589,7 @@ ask (GstInternvlWorker *worker, Job *job, guint flushes, const char *previous)
   GST_DEBUG ("asking about chunk %" G_GUINT64_FORMAT " (%u frames)", chunk->index, question.n_images);
   IvlSession *session = ivl_session_new (worker->model, &error);
   if (session) {
+    ivl_session_set_client (session, worker->client);
     g_mutex_lock (&worker->lock);
     job->session = ivl_session_ref (session);
     g_mutex_unlock (&worker->lock);

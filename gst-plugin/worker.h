@@ -74,6 +74,9 @@ void gst_internvl_worker_set_flushing (GstInternvlWorker *worker, gboolean flush
 /* LIVE: newest chunk wins. Else all of them are asked. */
 void gst_internvl_worker_set_live (GstInternvlWorker *worker, gboolean live);
 
+/* Of the stream, among those that share the model: see ivl_client_set_priority. */
+void gst_internvl_worker_set_priority (GstInternvlWorker *worker, gint priority);
+
 /* PASSTHROUGH: an error drops the chunks that it is about, at worst all that come, and is otherwise of no consequence.
  * Else it is the end. Only while stopped. */
 void gst_internvl_worker_set_passthrough (GstInternvlWorker *worker, gboolean passthrough);

@@ -189,15 +189,33 @@ done:
   return ok;
 }
 
-/* Images wait in model->images; nobody but this batch needs one whose only reference is the queue's. */
+/* The oldest image of the client whose turn it is. Nobody needs one whose only reference is the queue's. */
+static IvlImage *
+next_image (IvlModel *model)
+{
+  GList *next = NULL;
+  g_mutex_lock (&model->lock);
+  for (GList *link = model->images.head; link; link = link->next) {
+    const IvlImage *image = link->data, *best = next ? next->data : NULL;
+    if (!best || ivl_client_used (image->client, TURN_ENCODE) < ivl_client_used (best->client, TURN_ENCODE))
+      next = link;
+  }
+  IvlImage *image = next ? next->data : NULL;
+  if (image) {
+    g_queue_delete_link (&model->images, next);
+    if (g_atomic_int_get (&image->ref_count) > 1)
+      ivl_client_charge (model, image->client, TURN_ENCODE, image->n_tiles);
+  }
+  g_mutex_unlock (&model->lock);
+  return image;
+}
+
 static void
 take_images (IvlEncoder *self)
 {
   IvlModel *model = self->model;
   while (g_queue_get_length (&self->tiles) < model->vit_run.max_tiles) {
-    g_mutex_lock (&model->lock);
-    IvlImage *image = g_queue_pop_head (&model->images);
-    g_mutex_unlock (&model->lock);
+    IvlImage *image = next_image (model);
     if (!image)
       return;
     GError *error = NULL;
@@ -265,6 +283,7 @@ end_batch (IvlEncoder *self)
   }
   g_mutex_lock (&model->lock);
   model->stats.tiles_encoded += self->batch->len;
+  model->stats.encode_batches++;
   g_mutex_unlock (&model->lock);
   g_ptr_array_set_size (self->batch, 0);
 }

@@ -18,6 +18,15 @@
 
 typedef struct IvlRequest IvlRequest;
 
+/* What clients take turns at, each counted in its own unit: tiles, and prompt tokens. */
+typedef enum { TURN_ENCODE, TURN_PROMPT, N_TURNS } IvlTurn;
+
+struct IvlClient {
+  gint ref_count;
+  gint priority;              /* atomic */
+  double used[N_TURNS];       /* under model->lock: what it had, by its share */
+};
+
 struct IvlModel {
   gint ref_count;
   char *share_key;            /* in the registry of ivl_model_share, or NULL */
@@ -51,6 +60,7 @@ struct IvlModel {
   bool free_by_thread;        /* see model_free */
   GQueue images;              /* IvlImage *, owned references, waiting to be encoded */
   GQueue arrivals;            /* IvlRequest *, waiting to be taken up */
+  double clock[N_TURNS];      /* what the client had whose turn was last: who comes back from a rest begins there */
   IvlModelStats stats;
   guint64 next_serial;
 };
@@ -69,6 +79,7 @@ struct IvlImage {
   IvlImage *previous;         /* owned, until compared */
   float threshold;
   IvlImage *origin;           /* owned: the one whose embeddings this uses, being like it; NULL: its own */
+  IvlClient *client;          /* owned; whose turn it takes, once queued; NULL: nobody's */
   IvlImageState state;        /* under model->lock */
   GError *error;              /* if failed */
 };
@@ -77,6 +88,7 @@ struct IvlSession {
   gint ref_count;
   IvlModel *model;
   GMutex lock;
+  IvlClient *client;          /* owned */
   IvlRequest *busy;           /* borrowed */
   GArray *history;            /* guint32, the conversation so far as the template's ids; empty: none */
   GPtrArray *images;          /* IvlImage *, of all turns */
@@ -98,6 +110,7 @@ typedef enum { REQUEST_PREFILL, REQUEST_DECODE } IvlRequestState;
 struct IvlRequest {
   IvlSession *session;
   bool owns_session;          /* a reference; a blocking caller holds its own */
+  IvlClient *client;          /* owned */
   IvlGenerateParams params;
   char **stop;
   IvlTextFunc text_func;
@@ -138,6 +151,14 @@ void ivl_request_settle_keys (IvlRequest *request);
 /* The scheduler's last words on a request: updates the conversation. ANSWER is NULL if it failed. */
 void ivl_session_take_answer (IvlSession *session, IvlRequest *request, const IvlAnswer *answer);
 void ivl_request_free (IvlRequest *request);
+
+/* client.c; all with model->lock. */
+/* CLIENT NULL: nobody in particular. */
+double ivl_client_used (const IvlClient *client, IvlTurn turn);
+/* CLIENT has its turn, of AMOUNT. */
+void ivl_client_charge (IvlModel *model, IvlClient *client, IvlTurn turn, double amount);
+/* As ivl_image_prefetch. */
+void ivl_image_queue (IvlImage *image, IvlClient *client);
 
 /* encoder.c: the vision side of the scheduler. */
 typedef struct IvlEncoder IvlEncoder;

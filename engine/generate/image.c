@@ -69,22 +69,30 @@ ivl_image_unref (IvlImage *self)
   ivl_vk_buffer_free (self->tiles);
   ivl_image_unref (self->previous);
   ivl_image_unref (self->origin);
+  ivl_client_unref (self->client);
   g_clear_error (&self->error);
   ivl_model_unref (self->model);
   g_free (self);
 }
 
 void
-ivl_image_prefetch (IvlImage *self)
+ivl_image_queue (IvlImage *self, IvlClient *client)
 {
   IvlModel *model = self->model;
-  g_mutex_lock (&model->lock);
-  if (self->state == IMAGE_NEW) {
-    self->state = IMAGE_QUEUED;
-    g_queue_push_tail (&model->images, ivl_image_ref (self));
-    g_cond_signal (&model->wake);
-  }
-  g_mutex_unlock (&model->lock);
+  if (self->state != IMAGE_NEW)
+    return;
+  self->state = IMAGE_QUEUED;
+  self->client = client ? ivl_client_ref (client) : NULL;
+  g_queue_push_tail (&model->images, ivl_image_ref (self));
+  g_cond_signal (&model->wake);
+}
+
+void
+ivl_image_prefetch (IvlImage *self, IvlClient *client)
+{
+  g_mutex_lock (&self->model->lock);
+  ivl_image_queue (self, client);
+  g_mutex_unlock (&self->model->lock);
 }
 
 guint

@@ -10,8 +10,11 @@
 /* Rows of one decoder forward. Software devices compute no faster with more, and can't be cancelled in between. */
 #define MAX_ROWS_SOFTWARE 256
 #define MAX_ROWS_GPU 512
-/* Vision rows side by side: beyond this, matmuls get no faster. */
+/* Vision rows side by side: beyond this, matmuls get no faster. Tiles of several streams go together whatever their size:
+ * a few on a GPU, two on software devices, where more only keep decoding waiting. */
 #define VIT_ROWS 2048
+#define VIT_TILES_SOFTWARE 2
+#define VIT_TILES_GPU 4
 
 /* An IvlDtype, -1 for the checkpoint's own, -2 for what isn't an IvlWeights. */
 static int
@@ -77,7 +80,8 @@ init_runs (IvlModel *self, const IvlModelParams *params, GError **error)
   const IvlConfig *config = self->config;
   guint max_rows = self->device->software ? MAX_ROWS_SOFTWARE : MAX_ROWS_GPU;
   guint tokens = 1 + config->vision.grid * config->vision.grid;
-  guint tiles = MIN (CLAMP (VIT_ROWS / tokens, 1, 32), ivl_vit_max_tiles (config, self->device));
+  guint tiles = MAX (VIT_ROWS / tokens, self->device->software ? VIT_TILES_SOFTWARE : VIT_TILES_GPU);
+  tiles = MIN (tiles, ivl_vit_max_tiles (config, self->device));
   guint64 page_bytes = ivl_kv_page_bytes (config);
   guint64 kv_bytes = params->kv_bytes;
   if (!kv_bytes)

@@ -10,7 +10,6 @@ typedef struct {
   IvlModel *model;
   IvlEncoder *encoder;
   GPtrArray *active; /* IvlRequest *, in order of arrival */
-  guint turn;        /* who fills up the next forward first, for fairness */
 } Scheduler;
 
 /* ---- the end of a request ---- */
@@ -116,8 +115,16 @@ take_up (Scheduler *s)
 {
   IvlModel *model = s->model;
   while (s->active->len < model->max_sessions) {
+    GList *next = NULL;
     g_mutex_lock (&model->lock);
-    IvlRequest *request = g_queue_pop_head (&model->arrivals);
+    for (GList *link = model->arrivals.head; link; link = link->next) {
+      const IvlRequest *request = link->data, *best = next ? next->data : NULL;
+      if (!best || ivl_client_used (request->client, TURN_PROMPT) < ivl_client_used (best->client, TURN_PROMPT))
+        next = link;
+    }
+    IvlRequest *request = next ? next->data : NULL;
+    if (request)
+      g_queue_delete_link (&model->arrivals, next);
     g_mutex_unlock (&model->lock);
     if (!request)
       return;
@@ -275,6 +282,14 @@ add_entry (Scheduler *s, GArray *entries, IvlRequest *request, guint n)
   return true;
 }
 
+static gint
+compare_turns (gconstpointer a, gconstpointer b)
+{
+  const IvlRequest *first = *(IvlRequest *const *) a, *second = *(IvlRequest *const *) b;
+  double x = ivl_client_used (first->client, TURN_PROMPT), y = ivl_client_used (second->client, TURN_PROMPT);
+  return x < y ? -1 : x > y;
+}
+
 static GArray *
 form_batch (Scheduler *s)
 {
@@ -294,14 +309,20 @@ form_batch (Scheduler *s)
   guint budget = model->decoder_run.max_rows - rows;
   if (rows)
     budget = MIN (budget, CHUNK_BESIDE_DECODING);
-  s->turn++;
+  g_mutex_lock (&model->lock);
+  g_ptr_array_sort (all, compare_turns);
+  g_mutex_unlock (&model->lock);
   for (guint i = 0; i < all->len && budget; i++) {
-    IvlRequest *request = all->pdata[(i + s->turn) % all->len];
+    IvlRequest *request = all->pdata[i];
     if (!g_ptr_array_find (s->active, request, NULL) || request->state == REQUEST_DECODE || !check_images (s, request))
       continue;
     guint n = MIN (request->n_prompt - request->session->sequence.length, budget);
-    if (add_entry (s, entries, request, n))
-      budget -= n;
+    if (!add_entry (s, entries, request, n))
+      continue;
+    budget -= n;
+    g_mutex_lock (&model->lock);
+    ivl_client_charge (model, request->client, TURN_PROMPT, n);
+    g_mutex_unlock (&model->lock);
   }
   return entries;
 }

@@ -13,6 +13,7 @@ ivl_session_new (IvlModel *model, GError **error)
   IvlSession *self = g_new0 (IvlSession, 1);
   self->ref_count = 1;
   self->model = ivl_model_ref (model);
+  self->client = ivl_client_new ();
   g_mutex_init (&self->lock);
   ivl_sequence_init (&self->sequence);
   self->cached = g_array_new (FALSE, FALSE, sizeof (guint64));
@@ -45,8 +46,20 @@ ivl_session_unref (IvlSession *self)
   g_array_unref (self->history);
   g_ptr_array_unref (self->images);
   g_mutex_clear (&self->lock);
+  ivl_client_unref (self->client);
   ivl_model_unref (self->model);
   g_free (self);
+}
+
+void
+ivl_session_set_client (IvlSession *self, IvlClient *client)
+{
+  ivl_client_ref (client);
+  g_mutex_lock (&self->lock);
+  IvlClient *old = self->client;
+  self->client = client;
+  g_mutex_unlock (&self->lock);
+  ivl_client_unref (old);
 }
 
 /* ---- a question ---- */
@@ -238,15 +251,16 @@ submit (IvlSession *self, const IvlQuestion *question, IvlAnswerFunc done, gpoin
   if (own_session)
     ivl_session_ref (self);
   request->owns_session = own_session;
+  request->client = ivl_client_ref (self->client);
   request->done = done;
   request->done_data = user_data;
   request->submitted_us = g_get_monotonic_time ();
   self->busy = request;
   g_mutex_unlock (&self->lock);
 
-  for (guint i = 0; i < request->images->len; i++)
-    ivl_image_prefetch (request->images->pdata[i]);
   g_mutex_lock (&model->lock);
+  for (guint i = 0; i < request->images->len; i++)
+    ivl_image_queue (request->images->pdata[i], request->client);
   g_queue_push_tail (&model->arrivals, request);
   g_cond_signal (&model->wake);
   g_mutex_unlock (&model->lock);
@@ -303,6 +317,7 @@ ivl_request_free (IvlRequest *self)
   ivl_choices_free (self->choices);
   if (self->answer)
     g_string_free (self->answer, TRUE);
+  ivl_client_unref (self->client);
   if (self->owns_session)
     ivl_session_unref (self->session);
   g_free (self);

@@ -32,6 +32,7 @@ struct IvlSession
 {
   gatomicrefcount refs;
   IvlModel *model;              /* borrowed, so that its thread never has the last reference */
+  IvlClient *client;            /* borrowed: the worker's lives longer */
   gboolean busy, cancelled;
 };
 
@@ -551,10 +552,57 @@ ivl_image_unref (IvlImage *image)
 }
 
 void
-ivl_image_prefetch (IvlImage *image)
+ivl_image_prefetch (IvlImage *image, IvlClient *client)
 {
   enter ();
   fake.counts.prefetches++;
+  leave ();
+}
+
+/* ---- clients ---- */
+
+struct IvlClient
+{
+  gatomicrefcount refs;
+  gint priority;
+};
+
+IvlClient *
+ivl_client_new (void)
+{
+  IvlClient *client = g_new0 (IvlClient, 1);
+
+  g_atomic_ref_count_init (&client->refs);
+  return client;
+}
+
+IvlClient *
+ivl_client_ref (IvlClient *client)
+{
+  g_atomic_ref_count_inc (&client->refs);
+  return client;
+}
+
+void
+ivl_client_unref (IvlClient *client)
+{
+  if (client && g_atomic_ref_count_dec (&client->refs))
+    g_free (client);
+}
+
+void
+ivl_client_set_priority (IvlClient *client, gint priority)
+{
+  enter ();
+  client->priority = priority;
+  leave ();
+}
+
+void
+ivl_session_set_client (IvlSession *session, IvlClient *client)
+{
+  enter ();
+  session->client = client;
   leave ();
 }
 
@@ -647,6 +695,7 @@ ivl_session_ask_async (IvlSession *session, const IvlQuestion *question, IvlAnsw
     record->json_schema = g_strdup (question->json_schema);
     record->choices = g_strdupv ((char **) question->choices);
     record->params = question->params;
+    record->priority = session->client ? session->client->priority : 0;
     record->media = question->media;
     g_ptr_array_add (fake.questions, record);
     g_queue_push_tail (&session->model->questions, q);

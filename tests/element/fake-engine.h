@@ -55,6 +55,7 @@ typedef struct {
   char *prompt, *system_prompt, *json_schema;
   char **choices;
   IvlGenerateParams params;
+  gint priority;
   IvlMedia media;
   IvlFinish finish;
   gboolean cancelled;

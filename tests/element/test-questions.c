@@ -295,6 +295,25 @@ test_json_schema (void)
   finish (&f);
 }
 
+/* ---- among others ---- */
+
+static void
+test_priority (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all priority=3", FALSE);
+  play (&f);
+  push_frames (&f, 11);
+  gst_structure_free (wait_result (&f));
+  g_assert_cmpint (fake_engine_get_question (0)->priority, ==, 3);
+  g_object_set (f.element, "priority", -2, NULL);
+  push_frames (&f, 10);
+  gst_structure_free (wait_result (&f));
+  g_assert_cmpint (fake_engine_get_question (1)->priority, ==, -2);
+  finish (&f);
+}
+
 /* ---- questions in between ---- */
 
 static gboolean
@@ -510,6 +529,7 @@ main (int argc, char **argv)
   add ("choices", test_choices);
   add ("choices/many", test_many_choices);
   add ("json-schema", test_json_schema);
+  add ("priority", test_priority);
   add ("ask", test_ask);
   add ("ask/beside", test_ask_beside);
   add ("ask/ends", test_ask_ends);

@@ -178,8 +178,8 @@ test_shared_images (gconstpointer data)
   IvlSession *sessions[N];
   GoldenQuestion q;
   golden_question_init (&q, model, golden_case (golden, "still"), 0);
-  ivl_image_prefetch (q.images[0]);
-  ivl_image_prefetch (q.images[0]);
+  ivl_image_prefetch (q.images[0], NULL);
+  ivl_image_prefetch (q.images[0], NULL);
   for (guint i = 0; i < N; i++) {
     sessions[i] = new_session (model);
     replies[i].inbox = &inbox;

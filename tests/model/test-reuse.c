@@ -230,9 +230,9 @@ static void
 test_in_flight (Fixture *f, gconstpointer data)
 {
   IvlImage *first = make (f, NULL, 6.f);
-  ivl_image_prefetch (first);
+  ivl_image_prefetch (first, NULL);
   g_autoptr (IvlImage) second = make (f, first, 6.f);
-  ivl_image_prefetch (second);
+  ivl_image_prefetch (second, NULL);
   g_autoptr (IvlImage) third = make (f, second, 6.f);
   ivl_image_unref (first);
   g_autofree char *a = ask (f, third), *b = ask (f, second);

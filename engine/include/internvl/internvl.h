@@ -124,8 +124,24 @@ typedef struct {
   guint64 tiles_encoded, tiles_reused, prompt_tokens, generated_tokens, prompt_tokens_reused;
   guint64 encode_ns, prefill_ns, decode_ns;
   guint64 decode_steps; /* batched forwards; generated_tokens / decode_steps = mean batch */
+  guint64 encode_batches; /* tiles_encoded / encode_batches = mean batch */
 } IvlModelStats;
 void ivl_model_get_stats (IvlModel *model, IvlModelStats *stats);
+
+/* ---- who shares a model ---- */
+
+/* One of those that share a model, say a camera. Where work waits (pictures for the encoder, questions for a place, prompts
+ * to be read), clients take turns: whoever had least of it, by its share, is next. Answers that are being written all go on
+ * together. */
+typedef struct IvlClient IvlClient;
+IvlClient *ivl_client_new (void);
+IvlClient *ivl_client_ref (IvlClient *client);
+void ivl_client_unref (IvlClient *client);
+/* Every step up doubles the client's share while others wait; nobody is left out. Out of range values are clamped. 0 before
+ * it is set. Holds at once. */
+#define IVL_PRIORITY_MIN (-8)
+#define IVL_PRIORITY_MAX 8
+void ivl_client_set_priority (IvlClient *client, gint priority);
 
 /* ---- pictures ---- */
 
@@ -179,8 +195,8 @@ IvlImage *ivl_image_new_after (IvlModel *model, const IvlPicture *picture, guint
 gboolean ivl_image_is_reused (IvlImage *image);
 IvlImage *ivl_image_ref (IvlImage *image);
 void ivl_image_unref (IvlImage *image);
-/* Asks for encoding now rather than when first needed by a question. */
-void ivl_image_prefetch (IvlImage *image);
+/* Asks for encoding now rather than when first needed by a question, in CLIENT's turn (NULL: nobody's in particular). */
+void ivl_image_prefetch (IvlImage *image, IvlClient *client);
 guint ivl_image_get_n_tiles (IvlImage *image);
 
 /* ---- questions and answers ---- */
@@ -254,6 +270,9 @@ IvlSession *ivl_session_new (IvlModel *model, GError **error);
 IvlSession *ivl_session_ref (IvlSession *session);
 void ivl_session_unref (IvlSession *session);
 
+/* Whose turn the session's questions take from now on; before, it is a client of its own. CLIENT is referenced. */
+void ivl_session_set_client (IvlSession *session, IvlClient *client);
+
 /* Blocks until answered. A cancelled question returns an answer with the text so far and
  * IVL_FINISH_CANCELLED; a failed one returns NULL, and the conversation is as before the question. */
 IvlAnswer *ivl_session_ask (IvlSession *session, const IvlQuestion *question, GError **error);
@@ -271,6 +290,7 @@ gboolean ivl_session_reset (IvlSession *session, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlDevice, ivl_device_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlModel, ivl_model_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlClient, ivl_client_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlImage, ivl_image_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlSession, ivl_session_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlAnswer, ivl_answer_free)
