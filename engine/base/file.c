@@ -71,6 +71,33 @@ ivl_file_read (const char *folder, const char *name, gsize max_bytes, GError **e
 }
 
 gboolean
+ivl_file_identify (int fd, GChecksum *sum)
+{
+  enum { SAMPLES = 64, SAMPLE_BYTES = 4096 };
+  struct stat st;
+  if (fstat (fd, &st) < 0)
+    return FALSE;
+  gint64 facts[] = { st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec };
+  g_checksum_update (sum, (const guchar *) facts, sizeof facts);
+  guint64 last = st.st_size > SAMPLE_BYTES ? (guint64) st.st_size - SAMPLE_BYTES : 0;
+  for (guint i = 0; i < SAMPLES; i++) {
+    guchar data[SAMPLE_BYTES];
+    gssize got = pread (fd, data, sizeof data, (off_t) (last / (SAMPLES - 1) * i + (i + 1 == SAMPLES ? last % (SAMPLES - 1) : 0)));
+    if (got < 0)
+      return FALSE;
+    g_checksum_update (sum, data, got);
+  }
+  return TRUE;
+}
+
+char *
+ivl_cache_folder (void)
+{
+  const char *base = g_getenv ("INTERNVL_CACHE");
+  return base && *base ? g_strdup (base) : g_build_filename (g_get_user_cache_dir (), "internvl", NULL);
+}
+
+gboolean
 ivl_file_exists (const char *folder, const char *name)
 {
   g_autofree char *path = g_build_filename (folder, name, NULL);

@@ -460,6 +460,25 @@ ivl_checkpoint_check_unchanged (const IvlCheckpoint *self, GError **error)
   return ivl_safetensors_check_unchanged (self->files, error);
 }
 
+gboolean
+ivl_checkpoint_identify (const IvlCheckpoint *self, GChecksum *sum)
+{
+  if (self->gguf)
+    return ivl_gguf_identify (self->gguf->text, sum) && ivl_gguf_identify (self->gguf->vision, sum);
+  return ivl_safetensors_identify (self->files, sum);
+}
+
+void
+ivl_checkpoint_release_pages (const IvlCheckpoint *self)
+{
+  if (self->files)
+    ivl_safetensors_release_pages (self->files);
+  if (self->gguf) {
+    ivl_gguf_release_pages (self->gguf->text);
+    ivl_gguf_release_pages (self->gguf->vision);
+  }
+}
+
 const IvlSafetensors *
 ivl_checkpoint_files (const IvlCheckpoint *self)
 {

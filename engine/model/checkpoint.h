@@ -118,6 +118,10 @@ gboolean ivl_checkpoint_vector (const IvlCheckpoint *self, IvlVectorId id, guint
 
 /* Whether every file still has the size that was validated. */
 gboolean ivl_checkpoint_check_unchanged (const IvlCheckpoint *self, GError **error);
+/* Adds what identifies the files to SUM; FALSE if they are no files. */
+gboolean ivl_checkpoint_identify (const IvlCheckpoint *self, GChecksum *sum);
+/* Gives back the memory that was read of the mappings; what is read later comes again. */
+void ivl_checkpoint_release_pages (const IvlCheckpoint *self);
 /* The files behind the views, NULL for GGUF. Borrowed. */
 const IvlSafetensors *ivl_checkpoint_files (const IvlCheckpoint *self);
 

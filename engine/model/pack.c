@@ -1,6 +1,7 @@
 #include "model/pack.h"
 
 #include <string.h>
+#include <xxhash.h>
 
 #include "model/quantise.h"
 
@@ -180,16 +181,41 @@ ivl_pack_matrix_bytes (const IvlMatrixSource *source, IvlDtype dtype)
   return ivl_weight_slice_bytes (dtype, source->rows, source->cols);
 }
 
-gboolean
-ivl_pack_matrix (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype, IvlWeight *weight, GError **error)
+void
+ivl_pack_lay_out (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype, IvlWeight *weight)
 {
   guint k_pad = (source->cols + 7) / 8 * 8;
-  gsize panel_bytes = ivl_weight_panel_bytes (dtype, source->cols);
   *weight = (IvlWeight){ .dtype = dtype, .n = source->rows, .k = source->cols, .k_pad = k_pad };
-  weight->slice_n = slice_rows (self->device, source->rows, panel_bytes);
+  weight->slice_n = slice_rows (self->device, source->rows, ivl_weight_panel_bytes (dtype, source->cols));
   weight->n_slices = (source->rows + weight->slice_n - 1) / weight->slice_n;
   weight->slices = g_new0 (IvlSpan, weight->n_slices);
   g_ptr_array_add (self->slices, weight->slices);
+}
+
+gboolean
+ivl_pack_fingerprint (IvlPacker *self, IvlDtype dtype, guint64 *fingerprint, GError **error)
+{
+  enum { ROWS = IVL_PANEL + 6, COLS = 2 * IVL_QUANT_BLOCK + 12 };
+  float values[ROWS * COLS];
+  for (guint i = 0; i < ROWS * COLS; i++)
+    values[i] = (float) ((gint32) (i * 2654435761u) >> 8) * 0x1p-22f;
+  IvlMatrixSource source = { .rows = ROWS, .cols = COLS, .dtype = IVL_TENSOR_F32, .n_parts = 1 };
+  source.parts[0] = (IvlMatrixPart){ .tensor = { .name = "probe", .file = "", .dtype = IVL_TENSOR_F32, .n_dims = 2,
+                                                 .shape = { ROWS, COLS }, .data = values, .bytes = sizeof values },
+                                     .rows = ROWS, .block = ROWS, .stride = ROWS };
+  gsize bytes = (ROWS + IVL_PANEL - 1) / IVL_PANEL * ivl_weight_panel_bytes (dtype, COLS);
+  g_autofree guint8 *out = g_malloc0 (bytes);
+  if (!pack_rows (self, &source, dtype, 0, ROWS, out, error))
+    return FALSE;
+  *fingerprint = XXH3_64bits (out, bytes);
+  return TRUE;
+}
+
+gboolean
+ivl_pack_matrix (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype, IvlWeight *weight, GError **error)
+{
+  gsize panel_bytes = ivl_weight_panel_bytes (dtype, source->cols);
+  ivl_pack_lay_out (self, source, dtype, weight);
   for (guint s = 0; s < weight->n_slices; s++) {
     guint first = s * weight->slice_n, rows = MIN (weight->slice_n, source->rows - first);
     IvlSpan *span = &weight->slices[s];
@@ -201,6 +227,9 @@ ivl_pack_matrix (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype,
       if (!pack_rows (self, source, dtype, first, rows, (guint8 *) span->buffer->map + span->offset, error))
         return FALSE;
       ivl_vk_buffer_flush (span->buffer);
+      if (self->packed)
+        self->packed ((const guint8 *) span->buffer->map + span->offset,
+                      ivl_weight_slice_bytes (dtype, rows, source->cols), self->packed_data);
       continue;
     }
     guint step = (guint) MAX (STAGING_BYTES / panel_bytes, 1) * IVL_PANEL;
@@ -212,6 +241,8 @@ ivl_pack_matrix (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype,
       if (!pack_rows (self, source, dtype, first + r, n, staging, error)
           || !ivl_vk_write (self->stream, part, staging, bytes, error))
         return FALSE;
+      if (self->packed)
+        self->packed (staging, bytes, self->packed_data);
     }
   }
   return TRUE;

@@ -4,11 +4,14 @@
 
 /* Arena blocks: big enough to be few, small enough that the last one's rest is no waste to speak of. */
 #define BLOCK_BYTES (128ull << 20)
+#define SMALL_BLOCK_BYTES (4ull << 20)
 
 typedef struct {
   IvlModelWeights *weights;
   const IvlCheckpoint *checkpoint;
   int dtype;
+  GArray *matrices; /* IvlCachedMatrix, in the order of loading */
+  guint next;
   GError **error;
 } Loader;
 
@@ -32,8 +35,49 @@ matrix_dtype (const IvlMatrixSource *source, IvlMatrixId id, int dtype)
 static gboolean
 matrix (Loader *l, IvlMatrixId id, guint layer, IvlWeight *weight)
 {
+  guint i = l->next++;
+  const IvlCachedMatrix *m = &g_array_index (l->matrices, IvlCachedMatrix, i);
+  IvlWeightCache *cache = l->weights->cache;
+  g_assert (i < l->matrices->len && m->id == id && m->layer == layer);
+  if (cache && ivl_weight_cache_is_hit (cache))
+    return ivl_weight_cache_take (cache, i, weight, l->error);
+  if (cache)
+    ivl_weight_cache_begin (cache, i);
+  if (!ivl_pack_matrix (&l->weights->packer, m->source, m->dtype, weight, l->error))
+    return FALSE;
+  /* Else all that was read of the files would count as memory of this process beside the weights made of it. */
+  ivl_checkpoint_release_pages (l->checkpoint);
+  return TRUE;
+}
+
+static void
+add_matrix (Loader *l, IvlMatrixId id, guint layer)
+{
   const IvlMatrixSource *source = ivl_checkpoint_matrix (l->checkpoint, id, layer);
-  return ivl_pack_matrix (&l->weights->packer, source, matrix_dtype (source, id, l->dtype), weight, l->error);
+  IvlCachedMatrix m = { id, layer, source, matrix_dtype (source, id, l->dtype) };
+  g_array_append_val (l->matrices, m);
+}
+
+/* As load_vit and load_decoder take them. */
+static void
+list_matrices (Loader *l, const IvlConfig *config)
+{
+  static const IvlMatrixId vit[] = { IVL_MATRIX_VIT_QKV, IVL_MATRIX_VIT_PROJ, IVL_MATRIX_VIT_FC1, IVL_MATRIX_VIT_FC2 };
+  static const IvlMatrixId text[] = { IVL_MATRIX_TEXT_QKV, IVL_MATRIX_TEXT_O, IVL_MATRIX_TEXT_GATE_UP,
+                                      IVL_MATRIX_TEXT_DOWN };
+  l->matrices = g_array_new (FALSE, TRUE, sizeof (IvlCachedMatrix));
+  add_matrix (l, IVL_MATRIX_VIT_PATCH, 0);
+  for (guint i = 0; i < config->vision.run_layers; i++)
+    for (guint m = 0; m < G_N_ELEMENTS (vit); m++)
+      add_matrix (l, vit[m], i);
+  add_matrix (l, IVL_MATRIX_MLP1, 0);
+  add_matrix (l, IVL_MATRIX_MLP3, 0);
+  add_matrix (l, IVL_MATRIX_TEXT_EMBED, 0);
+  for (guint i = 0; i < config->text.layers; i++)
+    for (guint m = 0; m < G_N_ELEMENTS (text); m++)
+      add_matrix (l, text[m], i);
+  if (!config->text.tied)
+    add_matrix (l, IVL_MATRIX_TEXT_HEAD, 0);
 }
 
 /* Leaves SPAN without a buffer if this model has no such vector. */
@@ -114,17 +158,13 @@ guint64
 ivl_weights_estimate (const IvlCheckpoint *checkpoint, const IvlConfig *config, int dtype)
 {
   guint64 bytes = 0;
-  for (guint id = 0; id < IVL_N_MATRICES; id++) {
-    if (id == IVL_MATRIX_TEXT_GATE || id == IVL_MATRIX_TEXT_UP || (id == IVL_MATRIX_TEXT_HEAD && config->text.tied))
-      continue;
-    gboolean vit_layer = id >= IVL_MATRIX_VIT_QKV && id <= IVL_MATRIX_VIT_FC2;
-    gboolean text_layer = id >= IVL_MATRIX_TEXT_QKV && id <= IVL_MATRIX_TEXT_DOWN;
-    guint layers = vit_layer ? config->vision.run_layers : text_layer ? config->text.layers : 1;
-    for (guint i = 0; i < layers; i++) {
-      const IvlMatrixSource *source = ivl_checkpoint_matrix (checkpoint, id, i);
-      bytes += ivl_pack_matrix_bytes (source, matrix_dtype (source, id, dtype));
-    }
+  Loader l = { .checkpoint = checkpoint, .dtype = dtype };
+  list_matrices (&l, config);
+  for (guint i = 0; i < l.matrices->len; i++) {
+    const IvlCachedMatrix *m = &g_array_index (l.matrices, IvlCachedMatrix, i);
+    bytes += ivl_pack_matrix_bytes (m->source, m->dtype);
   }
+  g_array_unref (l.matrices);
   return bytes;
 }
 
@@ -136,13 +176,25 @@ ivl_weights_load (IvlModelWeights *weights, IvlDevice *device, const IvlCheckpoi
   guint64 estimate = ivl_weights_estimate (checkpoint, config, dtype);
   if (!ivl_packer_init (&weights->packer, device, CLAMP (estimate / 8, 1 << 20, BLOCK_BYTES), cancellable, error))
     return FALSE;
-  Loader loader = { weights, checkpoint, dtype, error };
-  if (!load_vit (&loader, config) || !load_decoder (&loader, config, positions)
-      || !ivl_checkpoint_check_unchanged (checkpoint, error)) {
+  Loader loader = { .weights = weights, .checkpoint = checkpoint, .dtype = dtype, .error = error };
+  list_matrices (&loader, config);
+  weights->cache = ivl_weight_cache_open (&weights->packer, checkpoint,
+                                          (const IvlCachedMatrix *) loader.matrices->data, loader.matrices->len);
+  /* Of what is mapped nothing goes into the arena but vectors. */
+  if (weights->cache && ivl_weight_cache_mapped_bytes (weights->cache))
+    weights->packer.arena.block_size = MIN (weights->packer.arena.block_size, SMALL_BLOCK_BYTES);
+  gboolean ok = load_vit (&loader, config) && load_decoder (&loader, config, positions)
+                && ivl_checkpoint_check_unchanged (checkpoint, error);
+  g_array_unref (loader.matrices);
+  if (!ok) {
     ivl_weights_deinit (weights);
     return FALSE;
   }
   weights->bytes = weights->packer.arena.total;
+  if (weights->cache) {
+    ivl_weight_cache_commit (weights->cache);
+    weights->bytes += ivl_weight_cache_mapped_bytes (weights->cache);
+  }
   return TRUE;
 }
 
@@ -152,4 +204,5 @@ ivl_weights_deinit (IvlModelWeights *weights)
   g_clear_pointer (&weights->vit.layers, g_free);
   g_clear_pointer (&weights->decoder.layers, g_free);
   ivl_packer_deinit (&weights->packer);
+  g_clear_pointer (&weights->cache, ivl_weight_cache_free);
 }

@@ -5,9 +5,11 @@
 #include "model/decoder.h"
 #include "model/pack.h"
 #include "model/vit.h"
+#include "model/weight-cache.h"
 
 typedef struct {
-  IvlPacker packer; /* owns the memory */
+  IvlPacker packer; /* owns the memory, together with */
+  IvlWeightCache *cache; /* what was converted once, or NULL */
   IvlVit vit;
   IvlDecoder decoder;
   guint64 bytes;
@@ -16,7 +18,8 @@ typedef struct {
 /* What loading will take on the device, without reading any weight. */
 guint64 ivl_weights_estimate (const IvlCheckpoint *checkpoint, const IvlConfig *config, int dtype);
 
-/* DTYPE: an IvlDtype, or -1 for each matrix's own. CONFIG is borrowed for the weights' life, CHECKPOINT for the
+/* Converts once, and takes what was converted from the cache folder afterwards (weight-cache.h).
+ * DTYPE: an IvlDtype, or -1 for each matrix's own. CONFIG is borrowed for the weights' life, CHECKPOINT for the
  * call. POSITIONS: of the RoPE table. */
 gboolean ivl_weights_load (IvlModelWeights *weights, IvlDevice *device, const IvlCheckpoint *checkpoint,
                            const IvlConfig *config, int dtype, guint positions, GCancellable *cancellable,

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <math.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -429,6 +430,19 @@ ivl_gguf_check_unchanged (const IvlGguf *self, GError **error)
   if ((guint64) st.st_size != self->size)
     return ivl_fail (error, IVL_ERROR_IO, "%s: changed its size while in use", self->name);
   return TRUE;
+}
+
+gboolean
+ivl_gguf_identify (const IvlGguf *self, GChecksum *sum)
+{
+  return self->fd >= 0 && ivl_file_identify (self->fd, sum);
+}
+
+void
+ivl_gguf_release_pages (const IvlGguf *self)
+{
+  if (self->map)
+    madvise (g_mapped_file_get_contents (self->map), self->size, MADV_DONTNEED);
 }
 
 /* ---- metadata ---- */

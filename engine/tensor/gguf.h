@@ -27,6 +27,10 @@ const char *ivl_gguf_get_name (const IvlGguf *self); /* borrowed; UTF-8 */
 /* Whether the file still has the size that was validated. */
 gboolean ivl_gguf_check_unchanged (const IvlGguf *self, GError **error);
 
+/* As those of safetensors.h. */
+gboolean ivl_gguf_identify (const IvlGguf *self, GChecksum *sum);
+void ivl_gguf_release_pages (const IvlGguf *self);
+
 /* ---- metadata ---- */
 
 gboolean ivl_gguf_has (const IvlGguf *self, const char *key);

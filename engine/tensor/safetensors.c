@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -506,4 +507,25 @@ ivl_safetensors_check_unchanged (const IvlSafetensors *self, GError **error)
       return ivl_fail (error, IVL_ERROR_IO, "%s: changed its size while in use", shard->name);
   }
   return TRUE;
+}
+
+gboolean
+ivl_safetensors_identify (const IvlSafetensors *self, GChecksum *sum)
+{
+  for (guint i = 0; i < self->shards->len; i++) {
+    const Shard *shard = g_ptr_array_index (self->shards, i);
+    if (shard->fd < 0 || !ivl_file_identify (shard->fd, sum))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+void
+ivl_safetensors_release_pages (const IvlSafetensors *self)
+{
+  for (guint i = 0; i < self->shards->len; i++) {
+    const Shard *shard = g_ptr_array_index (self->shards, i);
+    if (shard->map)
+      madvise (g_mapped_file_get_contents (shard->map), shard->size, MADV_DONTNEED);
+  }
 }

@@ -49,6 +49,11 @@ const char *ivl_safetensors_source (const IvlSafetensors *self);
 /* Whether every mapped file still has the size that was validated. */
 gboolean ivl_safetensors_check_unchanged (const IvlSafetensors *self, GError **error);
 
+/* Adds what identifies the files (ivl_file_identify) to SUM; FALSE if that can't be told, as of bytes in memory. */
+gboolean ivl_safetensors_identify (const IvlSafetensors *self, GChecksum *sum);
+/* Gives back the memory that the mapping's pages take; they come again when they are read. */
+void ivl_safetensors_release_pages (const IvlSafetensors *self);
+
 /* "4096x2048"; "scalar" for no dimensions. Newly allocated. */
 char *ivl_tensor_shape_string (const guint64 *shape, guint n_dims);
 

@@ -78,6 +78,54 @@ fail:
   return NULL;
 }
 
+IvlVkBuffer *
+ivl_vk_buffer_import (IvlDevice *device, void *data, VkDeviceSize size)
+{
+  const VkExternalMemoryHandleTypeFlagBits kind = VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT;
+  if (!device->unified || !device->host_import || (guintptr) data % device->host_import_alignment
+      || size % device->host_import_alignment)
+    return NULL;
+  PFN_vkGetMemoryHostPointerPropertiesEXT get_properties = (PFN_vkGetMemoryHostPointerPropertiesEXT)
+    vkGetDeviceProcAddr (device->device, "vkGetMemoryHostPointerPropertiesEXT");
+  VkMemoryHostPointerPropertiesEXT properties = { .sType = VK_STRUCTURE_TYPE_MEMORY_HOST_POINTER_PROPERTIES_EXT };
+  if (!get_properties || get_properties (device->device, kind, data, &properties) != VK_SUCCESS)
+    return NULL;
+  IvlVkBuffer *self = g_new0 (IvlVkBuffer, 1);
+  self->device = ivl_device_ref (device);
+  self->size = size;
+  g_mutex_init (&self->views_lock);
+  VkExternalMemoryBufferCreateInfo external = { .sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO,
+                                                .handleTypes = kind };
+  VkBufferCreateInfo info = { .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                              .pNext = &external,
+                              .size = size,
+                              .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT
+                                       | VK_BUFFER_USAGE_TRANSFER_SRC_BIT };
+  VkMemoryRequirements requirements;
+  if (vkCreateBuffer (device->device, &info, NULL, &self->buffer) != VK_SUCCESS)
+    goto fail;
+  vkGetBufferMemoryRequirements (device->device, self->buffer, &requirements);
+  int type = find_type (device, requirements.memoryTypeBits & properties.memoryTypeBits, IVL_VK_DEVICE);
+  if (type < 0 || requirements.size > size)
+    goto fail;
+  VkImportMemoryHostPointerInfoEXT import = { .sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_HOST_POINTER_INFO_EXT,
+                                              .handleType = kind,
+                                              .pHostPointer = data };
+  VkMemoryAllocateInfo allocate = { .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                    .pNext = &import,
+                                    .allocationSize = size,
+                                    .memoryTypeIndex = (guint32) type };
+  if (vkAllocateMemory (device->device, &allocate, NULL, &self->memory) != VK_SUCCESS
+      || vkBindBufferMemory (device->device, self->buffer, self->memory, 0) != VK_SUCCESS)
+    goto fail;
+  self->map = data;
+  self->coherent = true; /* nobody writes it any more */
+  return self;
+fail:
+  ivl_vk_buffer_free (self);
+  return NULL;
+}
+
 void
 ivl_vk_buffer_free (IvlVkBuffer *self)
 {

@@ -23,6 +23,9 @@ typedef struct {
 } IvlVkBuffer;
 
 IvlVkBuffer *ivl_vk_buffer_new (IvlDevice *device, IvlVkUse use, VkDeviceSize size, GError **error);
+/* A buffer over SIZE bytes of the host's own memory at DATA, which stay the caller's and must outlive it: for reading by
+ * kernels, on unified devices. NULL without an error where the device or driver doesn't do that with this memory. */
+IvlVkBuffer *ivl_vk_buffer_import (IvlDevice *device, void *data, VkDeviceSize size);
 /* The caller makes sure that no submission uses it any more. NULL-safe. */
 void ivl_vk_buffer_free (IvlVkBuffer *buffer);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlVkBuffer, ivl_vk_buffer_free)

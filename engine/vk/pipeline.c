@@ -4,6 +4,8 @@
 #include <glib/gstdio.h>
 #include <string.h>
 
+#include "base/file.h"
+
 typedef struct {
   IvlKernelId kernel;
   guint32 n_specs;
@@ -131,9 +133,7 @@ ivl_vk_pipeline_get (IvlDevice *device, IvlKernelId kernel, const guint32 *specs
 static char *
 cache_path (IvlDevice *device)
 {
-  const char *base = g_getenv ("INTERNVL_CACHE");
-  g_autofree char *folder = base && *base ? g_strdup (base)
-                                          : g_build_filename (g_get_user_cache_dir (), "internvl", NULL);
+  g_autofree char *folder = ivl_cache_folder ();
   g_autoptr (GString) file = g_string_new ("pipelines-");
   for (guint i = 0; i < VK_UUID_SIZE; i++)
     g_string_append_printf (file, "%02x", device->pipeline_uuid[i]);
