@@ -1,0 +1,130 @@
+/* What the worker does next, and what it won't do any more. With the lock, all of it. */
+#include "workerprivate.h"
+
+#include <string.h>
+
+#define GST_CAT_DEFAULT gst_internvl_debug
+
+guint
+gst_internvl_worker_count_chunks (GstInternvlWorker *worker, JobState state)
+{
+  guint n = 0;
+
+  for (GList *l = worker->jobs.head; l; l = l->next) {
+    GstInternvlJob *job = l->data;
+    n += job->chunk && job->state == state;
+  }
+  return n;
+}
+
+typedef enum
+{
+  FRAMES_PENDING,
+  FRAMES_COMPLETE,
+  FRAMES_SOME_LOST,
+  FRAMES_ALL_LOST,
+} FramesState;
+
+static FramesState
+frames_state (const GstInternvlChunk *chunk)
+{
+  guint n_images = 0;
+
+  for (guint i = 0; i < chunk->frames->len; i++) {
+    GstInternvlFrame *frame = g_ptr_array_index (chunk->frames, i);
+    if (!frame->ready)
+      return FRAMES_PENDING;
+    n_images += frame->image != NULL;
+  }
+  return n_images == 0 ? FRAMES_ALL_LOST : n_images < chunk->frames->len ? FRAMES_SOME_LOST : FRAMES_COMPLETE;
+}
+
+/* A chunk that won't be asked waits for its place in the queue without its frames. */
+static void
+drop (GstInternvlWorker *worker, GstInternvlJob *job)
+{
+  g_queue_push_tail (&worker->trash, job->chunk->frames);
+  job->chunk->frames = g_ptr_array_new ();
+  job->state = JOB_DONE;
+}
+
+/* Whether it is not worth its frames' encoding any more. */
+static gboolean
+is_too_late (GstInternvlWorker *worker, const GstInternvlChunk *chunk)
+{
+  const GstInternvlFrame *last = g_ptr_array_index (chunk->frames, chunk->frames->len - 1);
+
+  return worker->state == MODEL_FAILED || (chunk->max_latency &&
+      (GstClockTime) (g_get_monotonic_time () - last->arrival) * GST_USECOND > chunk->max_latency);
+}
+
+GstInternvlJob *
+gst_internvl_worker_next_chunk (GstInternvlWorker *worker)
+{
+  guint asked = 0;
+  GstInternvlJob *next = NULL;
+
+  /* Newest first: of those that wait only one stays. */
+  for (GList *l = worker->jobs.tail; l && worker->live; l = l->prev) {
+    GstInternvlJob *job = l->data;
+    if (!job->chunk || job->state != JOB_WAITING)
+      continue;
+    if (next || frames_state (job->chunk) >= FRAMES_SOME_LOST)
+      drop (worker, job);
+    else
+      next = job;
+  }
+  next = NULL;
+
+  for (GList *l = worker->jobs.head; l && !next; l = l->next) {
+    GstInternvlJob *job = l->data;
+
+    if (!job->chunk)
+      continue;
+    asked += job->state == JOB_ASKED;
+    if (job->state != JOB_WAITING)
+      continue;
+    if (is_too_late (worker, job->chunk)) {
+      drop (worker, job);
+      continue;
+    }
+    switch (frames_state (job->chunk)) {
+      case FRAMES_PENDING:
+        return NULL;
+      case FRAMES_ALL_LOST:
+        drop (worker, job);
+        break;
+      default:
+        next = job;
+    }
+  }
+  if (!next)
+    return NULL;
+  /* One that quotes the answer before it needs that. */
+  guint most = worker->live || strstr (next->chunk->prompt, "{previous}") ? 1 : MAX_ASKED_ALL;
+  for (GList *l = worker->jobs.head; most == 1 && l && l->data != next; l = l->next)
+    if (((GstInternvlJob *) l->data)->chunk)
+      return NULL;
+  return asked < most ? next : NULL;
+}
+
+GstInternvlJob *
+gst_internvl_worker_next_question (GstInternvlWorker *worker)
+{
+  GstInternvlJob *job = g_queue_peek_head (&worker->questions);
+
+  if (!job || job->state != JOB_WAITING)
+    return NULL;
+  if (worker->quit || worker->state == MODEL_FAILED) {
+    g_set_error (&job->error, IVL_ERROR, IVL_ERROR_CANCELLED, worker->quit ? "the stream was stopped" :
+        "the model has failed");
+  } else if (worker->state == MODEL_LOADING || frames_state (job->chunk) == FRAMES_PENDING) {
+    return NULL;
+  } else if (frames_state (job->chunk) == FRAMES_ALL_LOST) {
+    g_set_error (&job->error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "none of the frames could be kept");
+  } else {
+    return job;
+  }
+  job->state = JOB_DONE;
+  return NULL;
+}
