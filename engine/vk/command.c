@@ -15,7 +15,8 @@ typedef struct {
   guint pool_index;
   VkQueryPool queries;
   GPtrArray *query_profiles; /* IvlVkProfile * per dispatch of this submission */
-  guint64 ticket;
+  guint64 ticket;      /* 0: nothing was submitted, or it failed */
+  VkFence fence;       /* of that; a fence rather than a timeline semaphore, for which a host may not have asked */
 } Slot;
 
 typedef struct {
@@ -29,8 +30,7 @@ struct IvlVkStream {
   Slot slots[N_SLOTS];
   guint next;
   Slot *current; /* between begin and submit */
-  VkSemaphore timeline;
-  guint64 submitted;
+  guint64 submitted; /* the last ticket: slot (submitted - 1) % N_SLOTS */
   GError *sticky;
   GArray *accesses; /* since the last barrier */
   IvlVkBuffer *staging, *readback;
@@ -46,10 +46,6 @@ ivl_vk_stream_new (IvlDevice *device, GError **error)
   self->device = ivl_device_ref (device);
   self->accesses = g_array_new (FALSE, FALSE, sizeof (Access));
   self->profile = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, g_free);
-  VkSemaphoreTypeCreateInfo type = { .sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
-                                     .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE };
-  VkSemaphoreCreateInfo semaphore = { .sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type };
-  VK_TRY (device, vkCreateSemaphore (device->device, &semaphore, NULL, &self->timeline));
   for (guint i = 0; i < N_SLOTS; i++) {
     Slot *slot = &self->slots[i];
     slot->descriptor_pools = g_array_new (FALSE, FALSE, sizeof (VkDescriptorPool));
@@ -62,6 +58,8 @@ ivl_vk_stream_new (IvlDevice *device, GError **error)
                                              .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
                                              .commandBufferCount = 1 };
     VK_TRY (device, vkAllocateCommandBuffers (device->device, &allocate, &slot->commands));
+    VkFenceCreateInfo fence = { .sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO };
+    VK_TRY (device, vkCreateFence (device->device, &fence, NULL, &slot->fence));
   }
   return self;
 fail:
@@ -87,8 +85,8 @@ ivl_vk_stream_free (IvlVkStream *self)
     g_clear_pointer (&slot->query_profiles, g_ptr_array_unref);
     vkDestroyQueryPool (device, slot->queries, NULL);
     vkDestroyCommandPool (device, slot->pool, NULL);
+    vkDestroyFence (device, slot->fence, NULL);
   }
-  vkDestroySemaphore (device, self->timeline, NULL);
   ivl_vk_buffer_free (self->staging);
   ivl_vk_buffer_free (self->readback);
   g_array_unref (self->accesses);
@@ -134,16 +132,18 @@ ivl_vk_wait (IvlVkStream *self, guint64 ticket, GError **error)
 {
   if (ticket == 0)
     ticket = self->submitted;
-  VkSemaphoreWaitInfo info = { .sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
-                               .semaphoreCount = 1,
-                               .pSemaphores = &self->timeline,
-                               .pValues = &ticket };
-  VkResult result;
+  /* A fence covers all that was submitted before. A ticket that no slot has any more was waited for by begin. */
+  Slot *slot = NULL;
+  for (guint i = 0; i < N_SLOTS; i++)
+    if (self->slots[i].ticket >= ticket && (!slot || self->slots[i].ticket < slot->ticket))
+      slot = &self->slots[i];
+  VkResult result = VK_SUCCESS;
   do
-    result = vkWaitSemaphores (self->device->device, &info, WAIT_NS);
+    if (slot)
+      result = vkWaitForFences (self->device->device, 1, &slot->fence, VK_TRUE, WAIT_NS);
   while (result == VK_TIMEOUT && !g_atomic_int_get (&self->device->lost));
   if (result < 0 || result == VK_TIMEOUT)
-    return ivl_vk_fail (self->device, result < 0 ? result : VK_ERROR_DEVICE_LOST, "vkWaitSemaphores", error);
+    return ivl_vk_fail (self->device, result < 0 ? result : VK_ERROR_DEVICE_LOST, "vkWaitForFences", error);
   for (guint i = 0; i < N_SLOTS; i++)
     if (self->slots[i].ticket && self->slots[i].ticket <= ticket)
       collect_queries (self, &self->slots[i]);
@@ -396,18 +396,14 @@ ivl_vk_submit (IvlVkStream *self, guint64 *ticket, GError **error)
                         0, NULL, 0, NULL);
   VK_TRY (device, vkEndCommandBuffer (slot->commands));
   guint64 value = self->submitted + 1;
-  VkTimelineSemaphoreSubmitInfo timeline = { .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
-                                             .signalSemaphoreValueCount = 1,
-                                             .pSignalSemaphoreValues = &value };
   VkSubmitInfo info = { .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
-                        .pNext = &timeline,
                         .commandBufferCount = 1,
-                        .pCommandBuffers = &slot->commands,
-                        .signalSemaphoreCount = 1,
-                        .pSignalSemaphores = &self->timeline };
-  g_mutex_lock (device->queue_lock);
-  VkResult result = vkQueueSubmit (device->queue, 1, &info, VK_NULL_HANDLE);
-  g_mutex_unlock (device->queue_lock);
+                        .pCommandBuffers = &slot->commands };
+  slot->ticket = 0;
+  VK_TRY (device, vkResetFences (device->device, 1, &slot->fence));
+  ivl_vk_lock_queue (device);
+  VkResult result = vkQueueSubmit (device->queue, 1, &info, slot->fence);
+  ivl_vk_unlock_queue (device);
   VK_TRY (device, result);
   self->submitted = value;
   slot->ticket = value;

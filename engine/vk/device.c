@@ -270,12 +270,7 @@ create_device (IvlDevice *self, GError **error)
   VkPhysicalDeviceVulkan12Features v12 = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES };
   VkPhysicalDeviceFeatures2 have = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &v12 };
   vkGetPhysicalDeviceFeatures2 (self->physical, &have);
-  if (!v12.timelineSemaphore)
-    return ivl_fail (error, IVL_ERROR_NO_DEVICE,
-                     "Vulkan device \"%s\" lacks timelineSemaphore, which every Vulkan 1.2 driver must have; "
-                     "update the driver", self->properties.deviceName);
   VkPhysicalDeviceVulkan12Features want = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
-                                            .timelineSemaphore = VK_TRUE,
                                             .hostQueryReset = v12.hostQueryReset };
   float priority = 0.5f;
   VkDeviceQueueCreateInfo queue = { .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
@@ -301,9 +296,8 @@ device_alloc (void)
 {
   IvlDevice *self = g_new0 (IvlDevice, 1);
   self->ref_count = 1;
-  g_mutex_init (&self->own_queue_lock);
+  g_mutex_init (&self->queue_lock);
   g_mutex_init (&self->pipeline_lock);
-  self->queue_lock = &self->own_queue_lock;
   return self;
 }
 
@@ -342,13 +336,30 @@ ivl_device_import (const IvlDeviceImport *import, GError **error)
   self->device = import->device;
   self->queue = import->queue;
   self->queue_family = import->queue_family;
-  if (import->queue_lock)
-    self->queue_lock = import->queue_lock;
+  self->host = *import;
   query_properties (self);
   /* Whether the host enabled hostQueryReset can't be seen, so no timestamps. */
   self->timestamps = false;
   ivl_vk_pipelines_init (self);
   return self;
+}
+
+void
+ivl_vk_lock_queue (IvlDevice *self)
+{
+  if (self->host.lock_queue)
+    self->host.lock_queue (self->host.data);
+  else
+    g_mutex_lock (&self->queue_lock);
+}
+
+void
+ivl_vk_unlock_queue (IvlDevice *self)
+{
+  if (self->host.unlock_queue)
+    self->host.unlock_queue (self->host.data);
+  else
+    g_mutex_unlock (&self->queue_lock);
 }
 
 IvlDevice *
@@ -370,7 +381,9 @@ ivl_device_unref (IvlDevice *self)
   }
   if (self->instance && !self->imported)
     vkDestroyInstance (self->instance, NULL);
-  g_mutex_clear (&self->own_queue_lock);
+  if (self->host.release)
+    self->host.release (self->host.data);
+  g_mutex_clear (&self->queue_lock);
   g_mutex_clear (&self->pipeline_lock);
   g_free (self);
 }

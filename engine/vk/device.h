@@ -14,8 +14,8 @@ struct IvlDevice {
   VkDevice device;
   VkQueue queue;
   guint32 queue_family;
-  GMutex *queue_lock;    /* borrowed when imported */
-  GMutex own_queue_lock;
+  GMutex queue_lock;     /* of a queue of its own, or of a host's that needs none */
+  IvlDeviceImport host;  /* when imported, else zeroed */
   bool imported;         /* instance and device belong to the host application */
   gint lost;             /* atomic; set by the first VK_ERROR_DEVICE_LOST, never cleared */
 
@@ -40,6 +40,10 @@ struct IvlDevice {
 
 /* Converts a failed VkResult into ERROR and returns FALSE; marks the device lost where that is the cause. */
 gboolean ivl_vk_fail (IvlDevice *device, VkResult result, const char *call, GError **error);
+
+/* Round every vkQueueSubmit. */
+void ivl_vk_lock_queue (IvlDevice *device);
+void ivl_vk_unlock_queue (IvlDevice *device);
 
 /* Runs CALL; on failure sets `error` and jumps to `fail`. */
 #define VK_TRY(device, call)                                                                       \

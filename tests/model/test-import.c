@@ -20,14 +20,11 @@ host_open (Host *h)
   guint32 n = 1;
   g_assert_cmpint (vkEnumeratePhysicalDevices (h->instance, &n, &h->physical), >=, 0);
   g_assert_cmpuint (n, ==, 1);
-  VkPhysicalDeviceVulkan12Features features = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
-                                                .timelineSemaphore = VK_TRUE };
   float priority = 1.f;
   VkDeviceQueueCreateInfo queue = { .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
                                     .queueCount = 1,
                                     .pQueuePriorities = &priority };
   VkDeviceCreateInfo device = { .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-                                .pNext = &features,
                                 .queueCreateInfoCount = 1,
                                 .pQueueCreateInfos = &queue };
   g_assert_cmpint (vkCreateDevice (h->physical, &device, NULL, &h->device), ==, VK_SUCCESS);
@@ -63,6 +60,31 @@ ask (IvlDevice *device)
   return g_steal_pointer (&answer->text);
 }
 
+typedef struct {
+  GMutex lock;
+  gint submissions, released;
+} Queue;
+
+static void
+queue_lock (gpointer data)
+{
+  Queue *queue = data;
+  g_mutex_lock (&queue->lock);
+  queue->submissions++;
+}
+
+static void
+queue_unlock (gpointer data)
+{
+  g_mutex_unlock (&((Queue *) data)->lock);
+}
+
+static void
+queue_release (gpointer data)
+{
+  ((Queue *) data)->released++;
+}
+
 static void
 test_import (void)
 {
@@ -73,18 +95,22 @@ test_import (void)
 
   Host host = { 0 };
   host_open (&host);
-  GMutex lock;
-  g_mutex_init (&lock);
-  IvlDeviceImport import = { host.instance, host.physical, host.device, host.queue, 0, &lock };
+  Queue queue = { .submissions = 0 };
+  g_mutex_init (&queue.lock);
+  IvlDeviceImport import = { host.instance, host.physical, host.device, host.queue, 0,
+                             queue_lock, queue_unlock, queue_release, &queue };
   IvlDevice *device = ivl_device_import (&import, &error);
   g_assert_no_error (error);
   g_autofree char *got = ask (device);
   g_assert_cmpstr (got, ==, expected);
+  g_assert_cmpint (queue.submissions, >, 0);
+  g_assert_cmpint (queue.released, ==, 0);
   ivl_device_unref (device);
+  g_assert_cmpint (queue.released, ==, 1);
   /* The host's objects are still the host's. */
   g_assert_cmpint (vkDeviceWaitIdle (host.device), ==, VK_SUCCESS);
   host_close (&host);
-  g_mutex_clear (&lock);
+  g_mutex_clear (&queue.lock);
 }
 
 static void

@@ -9,7 +9,7 @@
 #define NAME "qwen2-ln-orig"
 
 static gint submits_left = -1;     /* atomic; of vkQueueSubmit, before the device is lost; -1: never */
-static gint waits_left = -1;       /* of vkWaitSemaphores */
+static gint waits_left = -1;       /* of vkWaitForFences */
 static gint allocations_left = -1; /* of vkAllocateMemory, before there is no more memory */
 static gint lost;                  /* atomic; it has happened */
 
@@ -53,11 +53,11 @@ vkQueueSubmit (VkQueue queue, uint32_t n, const VkSubmitInfo *infos, VkFence fen
 }
 
 VKAPI_ATTR VkResult VKAPI_CALL
-vkWaitSemaphores (VkDevice device, const VkSemaphoreWaitInfo *info, uint64_t timeout)
+vkWaitForFences (VkDevice device, uint32_t n, const VkFence *fences, VkBool32 all, uint64_t timeout)
 {
-  PFN_vkWaitSemaphores next = (PFN_vkWaitSemaphores) next_function ("vkWaitSemaphores");
+  PFN_vkWaitForFences next = (PFN_vkWaitForFences) next_function ("vkWaitForFences");
   /* What was submitted is let finish: it uses memory that is freed after a loss. */
-  VkResult result = g_atomic_int_get (&lost) ? VK_SUCCESS : next (device, info, timeout);
+  VkResult result = g_atomic_int_get (&lost) ? VK_SUCCESS : next (device, n, fences, all, timeout);
   if (is_over (&waits_left))
     g_atomic_int_set (&lost, 1);
   return g_atomic_int_get (&lost) ? VK_ERROR_DEVICE_LOST : result;

@@ -50,16 +50,21 @@ typedef struct IvlDevice IvlDevice;
  * name in any case. */
 IvlDevice *ivl_device_open (const char *name, GError **error);
 
-/* The host application's own Vulkan objects, borrowed: they must outlive the IvlDevice. Handles are passed as
- * void * so that this header doesn't need vulkan.h. The device must be Vulkan 1.2 or newer, created with the
- * features timelineSemaphore; others are used if listed in enabled_extensions. */
+/* The host application's own Vulkan objects, borrowed: they must outlive the IvlDevice, see release. Handles are passed
+ * as void * so that this header doesn't need vulkan.h. Instance and device must be Vulkan 1.2 or newer; no feature or
+ * extension need be enabled. */
 typedef struct {
   void *instance;        /* VkInstance */
   void *physical_device; /* VkPhysicalDevice */
   void *device;          /* VkDevice */
   void *queue;           /* VkQueue of a family with compute */
   guint32 queue_family;
-  GMutex *queue_lock;    /* taken round every submission; may be NULL if the queue is the engine's alone */
+  /* Taken round every submission, from any thread; NULL if the queue is the engine's alone. */
+  void (*lock_queue) (gpointer data);
+  void (*unlock_queue) (gpointer data);
+  /* Called once the engine is through with them, on any thread; may be NULL. Not if importing fails. */
+  void (*release) (gpointer data);
+  gpointer data;
 } IvlDeviceImport;
 IvlDevice *ivl_device_import (const IvlDeviceImport *import, GError **error);
 
