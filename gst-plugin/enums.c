@@ -1,5 +1,7 @@
 #include "enums.h"
 
+#include <internvl/internvl.h>
+
 #define DEFINE_ENUM(Name, function, ...) \
   GType \
   function (void) \
@@ -10,6 +12,13 @@
       g_once_init_leave (&type, g_enum_register_static (Name, values)); \
     return type; \
   }
+
+DEFINE_ENUM ("GstInternvlWeights", gst_internvl_weights_get_type,
+    {IVL_WEIGHTS_AUTO, "As the model's files have them (quantised ones of GGUF: f16)", "auto"},
+    {IVL_WEIGHTS_F16, "16 bits, half precision", "f16"},
+    {IVL_WEIGHTS_BF16, "16 bits, the range of single precision", "bf16"},
+    {IVL_WEIGHTS_Q8, "8.5 bits a weight", "q8"},
+    {IVL_WEIGHTS_Q4, "4.5 bits a weight in the language model's layers, 8.5 elsewhere", "q4"})
 
 DEFINE_ENUM ("GstInternvlPolicy", gst_internvl_policy_get_type,
     {GST_INTERNVL_POLICY_AUTO, "live for live sources, all for others", "auto"},

@@ -28,6 +28,8 @@ typedef enum {
   GST_INTERNVL_ON_ERROR_PASSTHROUGH,
 } GstInternvlOnError;
 
+/* Values of IvlWeights. */
+GType gst_internvl_weights_get_type (void);
 GType gst_internvl_policy_get_type (void);
 GType gst_internvl_text_format_get_type (void);
 GType gst_internvl_sampling_get_type (void);

@@ -351,10 +351,11 @@ start (GstInternvl *self)
   g_autofree char *path = gst_internvl_settings_get_model_path (&self->settings);
   g_autofree char *device = g_strdup (self->settings.device);
   gboolean share = self->settings.share;
+  IvlWeights weights = self->settings.weights;
   self->passthrough = self->settings.on_error == GST_INTERNVL_ON_ERROR_PASSTHROUGH;
   GST_OBJECT_UNLOCK (self);
   gst_internvl_worker_set_passthrough (self->worker, self->passthrough);
-  gst_internvl_worker_start (self->worker, device, path, share);
+  gst_internvl_worker_start (self->worker, device, path, weights, share);
 }
 
 static GstStateChangeReturn
@@ -505,6 +506,7 @@ gst_internvl_class_init (GstInternvlClass *klass)
       "text_src, element messages, and metas on the video, which passes through", "The internvl developers");
   gst_type_mark_as_plugin_api (gst_internvl_policy_get_type (), 0);
   gst_type_mark_as_plugin_api (gst_internvl_text_format_get_type (), 0);
+  gst_type_mark_as_plugin_api (gst_internvl_weights_get_type (), 0);
   gst_type_mark_as_plugin_api (gst_internvl_sampling_get_type (), 0);
   gst_type_mark_as_plugin_api (gst_internvl_on_error_get_type (), 0);
   gst_type_mark_as_plugin_api (GST_TYPE_INTERNVL_TEXT_PAD, 0);

@@ -16,6 +16,7 @@ enum
   PROP_MODEL_PATH = GST_INTERNVL_PROP_FIRST_SETTING,
   PROP_DEVICE,
   PROP_SHARE,
+  PROP_WEIGHTS,
   PROP_PROMPT,
   PROP_PROMPT_PATH,
   PROP_SYSTEM_PROMPT,
@@ -89,6 +90,10 @@ gst_internvl_settings_install (GObjectClass *klass)
   g_object_class_install_property (klass, PROP_SHARE, g_param_spec_boolean ("share", "Share",
           "Elements of this process with the same model and device have one copy of the weights and are batched "
           "together", TRUE, ready));
+  g_object_class_install_property (klass, PROP_WEIGHTS, g_param_spec_enum ("weights", "Weights",
+          "How the model's matrices are held: fewer bits take less memory and answer sooner, less exactly. A converted "
+          "copy is kept in the cache folder (INTERNVL_CACHE), so that the next start is quick",
+          gst_internvl_weights_get_type (), IVL_WEIGHTS_AUTO, ready));
   g_object_class_install_property (klass, PROP_PROMPT, g_param_spec_string ("prompt", "Prompt",
           "What to ask about each chunk. {start} and {end} become its times, {frames} those of its frames, {previous} "
           "the last answer, {detections} what regions of interest others marked in its frames", DEFAULT_PROMPT, playing));
@@ -301,6 +306,9 @@ gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue
     case PROP_SHARE:
       settings->share = g_value_get_boolean (value);
       break;
+    case PROP_WEIGHTS:
+      settings->weights = g_value_get_enum (value);
+      break;
     case PROP_PROMPT:
       set_text (settings, &settings->prompt, value, "prompt");
       break;
@@ -403,6 +411,9 @@ gst_internvl_settings_get (const GstInternvlSettings *settings, guint id, GValue
       break;
     case PROP_SHARE:
       g_value_set_boolean (value, settings->share);
+      break;
+    case PROP_WEIGHTS:
+      g_value_set_enum (value, settings->weights);
       break;
     case PROP_PROMPT:
       g_value_set_string (value, settings->prompt);

@@ -11,6 +11,7 @@ G_BEGIN_DECLS
 typedef struct {
   char *model_path, *device;    /* NULL: from the environment */
   gboolean share;
+  IvlWeights weights;
   char *prompt, *prompt_path, *system_prompt;
   char *prompt_from_path;       /* content of prompt_path, NULL if there is none */
   GstInternvlSampling sampling;

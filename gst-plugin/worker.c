@@ -64,16 +64,18 @@ gst_internvl_worker_unload (GstInternvlWorker *worker)
 }
 
 void
-gst_internvl_worker_start (GstInternvlWorker *worker, const char *device, const char *path, gboolean share)
+gst_internvl_worker_start (GstInternvlWorker *worker, const char *device, const char *path, IvlWeights weights,
+    gboolean share)
 {
   g_assert (!worker->thread);
   if (worker->model && (g_strcmp0 (device, worker->device) || g_strcmp0 (path, worker->path) ||
-          share != worker->share))
+          weights != worker->weights || share != worker->share))
     gst_internvl_worker_unload (worker);
   g_free (worker->device);
   worker->device = g_strdup (device);
   g_free (worker->path);
   worker->path = g_strdup (path);
+  worker->weights = weights;
   worker->share = share;
 
   worker->flushing = worker->quit = FALSE;

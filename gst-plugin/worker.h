@@ -61,7 +61,8 @@ GstInternvlWorker *gst_internvl_worker_new (const GstInternvlWorkerFuncs *funcs,
 void gst_internvl_worker_free (GstInternvlWorker *worker);      /* stopped; NULL is fine */
 
 /* Starts the thread, and loading unless that very model is there from before. */
-void gst_internvl_worker_start (GstInternvlWorker *worker, const char *device, const char *path, gboolean share);
+void gst_internvl_worker_start (GstInternvlWorker *worker, const char *device, const char *path, IvlWeights weights,
+    gboolean share);
 /* Cancels what is under way, and forgets it; returns when the thread has ended and the engine has let go of every
  * question. The model stays. */
 void gst_internvl_worker_stop (GstInternvlWorker *worker);

@@ -70,6 +70,7 @@ struct GstInternvlWorker
   /* The thread's while it runs, else start's and unload's. */
   IvlModel *model;
   char *device, *path;
+  IvlWeights weights;
   gboolean share;
   IvlImage *last;               /* of the frame before, with a reuse threshold */
   guint last_flushes;           /* when it was made */

@@ -36,12 +36,13 @@ load (GstInternvlWorker *worker)
     return;
   }
   GST_INFO ("loading %s on %s", worker->path, worker->device ? worker->device : "the default device");
+  const IvlModelParams params = {.weights = worker->weights };
   if (worker->share) {
-    worker->model = ivl_model_share (worker->device, worker->path, NULL, worker->cancellable, &error);
+    worker->model = ivl_model_share (worker->device, worker->path, &params, worker->cancellable, &error);
   } else {
     IvlDevice *device = ivl_device_open (worker->device, &error);
     if (device)
-      worker->model = ivl_model_load (device, worker->path, NULL, worker->cancellable, &error);
+      worker->model = ivl_model_load (device, worker->path, &params, worker->cancellable, &error);
     ivl_device_unref (device);
   }
   if (!worker->model) {

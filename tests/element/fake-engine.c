@@ -347,6 +347,7 @@ ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *param
 
   enter ();
   fake.counts.loads++;
+  fake.counts.weights = params ? params->weights : IVL_WEIGHTS_AUTO;
   g_cond_broadcast (&changed);
   gint64 end = g_get_monotonic_time () + fake.load_ms * G_TIME_SPAN_MILLISECOND;
   while (!g_cancellable_is_cancelled (cancellable) && (fake.hold_loading || g_get_monotonic_time () < end))
@@ -373,7 +374,8 @@ IvlModel *
 ivl_model_share (const char *device_name, const char *path, const IvlModelParams *params, GCancellable *cancellable,
     GError **error)
 {
-  g_autofree char *key = g_strdup_printf ("%s\n%s", device_name ? device_name : "", path);
+  g_autofree char *key = g_strdup_printf ("%s\n%s\n%d", device_name ? device_name : "", path,
+      params ? (int) params->weights : 0);
 
   enter ();
   IvlModel *model = g_hash_table_lookup (shared, key);

@@ -67,6 +67,7 @@ typedef struct {
   guint loads, images, questions, answers, cancels, prefetches;        /* since reset */
   guint devices_alive, models_alive, images_alive, sessions_alive, answers_alive;
   guint most_at_once;           /* questions */
+  IvlWeights weights;           /* last asked for */
 } FakeCounts;
 void fake_engine_get_counts (FakeCounts *counts);
 

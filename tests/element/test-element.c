@@ -755,6 +755,34 @@ test_states (void)
   finish (&f);
 }
 
+/* Another type of weights is another model; the same one stays over a stop. */
+static void
+test_weights (void)
+{
+  static const struct { const char *name; IvlWeights weights; } types[] = {
+    { "auto", IVL_WEIGHTS_AUTO }, { "f16", IVL_WEIGHTS_F16 }, { "bf16", IVL_WEIGHTS_BF16 }, { "q8", IVL_WEIGHTS_Q8 },
+    { "q4", IVL_WEIGHTS_Q4 },
+  };
+  for (guint share = 0; share < 2; share++) {
+    Fixture f = { 0 };
+    FakeCounts counts;
+
+    begin (&f, share ? "policy=all weights=q4" : "policy=all weights=q4 share=false", TRUE);
+    fake_engine_wait_loading (1);
+    for (guint i = 0; i < G_N_ELEMENTS (types); i++) {
+      gst_element_set_state (f.element, GST_STATE_READY);
+      gst_util_set_object_arg (G_OBJECT (f.element), "weights", types[i].name);
+      gst_element_set_state (f.element, GST_STATE_PLAYING);
+      fake_engine_wait_loading (2 + i);
+      fake_engine_get_counts (&counts);
+      g_assert_cmpint (counts.weights, ==, types[i].weights);
+    }
+    fake_engine_get_counts (&counts);
+    g_assert_cmpuint (counts.loads, ==, 1 + G_N_ELEMENTS (types));
+    finish (&f);
+  }
+}
+
 static void
 test_stop_while_loading (void)
 {
@@ -857,6 +885,7 @@ main (int argc, char **argv)
   add ("no-model", test_no_model);
   add ("failures", test_failures);
   add ("states", test_states);
+  add ("weights", test_weights);
   add ("stop-while-loading", test_stop_while_loading);
   add ("stop-while-draining", test_stop_while_draining);
   add ("model-is-kept", test_model_is_kept);

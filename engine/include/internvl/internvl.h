@@ -79,7 +79,8 @@ char **ivl_device_list (GError **error);
 
 typedef struct IvlModel IvlModel;
 
-/* How matrix weights are held on the device. AUTO keeps the checkpoint's own type. Q8 and Q4 are made while loading,
+/* How matrix weights are held on the device. AUTO keeps the checkpoint's own type (F16 where GGUF has quantised ones).
+ * What is converted is kept in $INTERNVL_CACHE, else the XDG cache folder, for the next time. Q8 and Q4 are made while loading,
  * in blocks of 32 with a scale: 8.5 and 4.5 bits a weight. Q4 is for the language model's layers; the vision tower,
  * the embeddings and the output head are Q8 then. */
 typedef enum {
