@@ -19,6 +19,7 @@ struct IvlEncoder {
   IvlVkBuffer *out;  /* [max_tiles * tile_tokens, H] */
   GQueue followers;  /* IvlImage *, owned: like another that isn't encoded yet */
   IvlVkBuffer *difference; /* u32, read back */
+  IvlVkBuffer *levels; /* see make_levels */
 };
 
 static guint64
@@ -59,6 +60,7 @@ ivl_encoder_free (IvlEncoder *self)
   g_ptr_array_unref (self->batch);
   g_queue_clear_full (&self->followers, (GDestroyNotify) ivl_image_unref);
   ivl_vk_buffer_free (self->difference);
+  ivl_vk_buffer_free (self->levels);
   ivl_vk_buffer_free (self->out);
   g_free (self);
 }
@@ -118,9 +120,9 @@ follow (IvlEncoder *self, IvlImage *image, bool *alike, GError **error)
   if (!origin || !origin->tiles || origin->n_tiles != image->n_tiles)
     return TRUE;
   g_mutex_lock (&model->lock);
-  bool failed = origin->state == IMAGE_FAILED;
+  bool failed = origin->state == IMAGE_FAILED, never = origin->state == IMAGE_NEW;
   g_mutex_unlock (&model->lock);
-  if (failed) /* which the next one needn't */
+  if (failed || never) /* which the next one needn't; nobody asks about it */
     return TRUE;
   if (!self->difference && !(self->difference = ivl_vk_buffer_new (model->device, IVL_VK_READBACK, 16, error)))
     return FALSE;
@@ -140,13 +142,27 @@ follow (IvlEncoder *self, IvlImage *image, bool *alike, GError **error)
     g_mutex_lock (&model->lock);
     image->origin = ivl_image_ref (origin);
     g_mutex_unlock (&model->lock);
-    g_clear_pointer (&image->tiles, ivl_vk_buffer_free);
+    if (!image->luma)
+      g_clear_pointer (&image->tiles, ivl_vk_buffer_free);
     g_queue_push_tail (&self->followers, ivl_image_ref (image));
   }
   return TRUE;
 }
 
-/* Pixels to patches of all tiles, and the tiles into the queue. */
+/* The table of levels for images whose pixels are gone. */
+static gboolean
+make_levels (IvlEncoder *self, GError **error)
+{
+  if (self->levels)
+    return TRUE;
+  if (!(self->levels = ivl_vk_buffer_new (self->model->device, IVL_VK_UPLOAD, IVL_IMAGE_LEVELS_BYTES, error)))
+    return FALSE;
+  ivl_image_fill_levels (self->levels->map);
+  ivl_vk_buffer_flush (self->levels);
+  return TRUE;
+}
+
+/* Pixels, or tiles that were compared, to patches of all tiles, and the tiles into the queue. */
 static gboolean
 prepare (IvlEncoder *self, IvlImage *image, GError **error)
 {
@@ -155,9 +171,10 @@ prepare (IvlEncoder *self, IvlImage *image, GError **error)
   guint k = 3 * config->vision.patch_size * config->vision.patch_size;
   gboolean ok = FALSE;
   IvlVkBuffer *scratch = NULL, *patches = NULL;
-  if (!(scratch = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE, image->plan.scratch_bytes, error))
+  if (!(image->luma ? make_levels (self, error)
+                    : !!(scratch = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE, image->plan.scratch_bytes, error)))
       || !(patches = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE, image->n_tiles * tile_patch_bytes (config), error))
-      || (image->threshold > 0.f
+      || (image->threshold > 0.f && !image->tiles
           && !(image->tiles = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE,
                                                  4ull * image->n_tiles * config->vision.image_size
                                                    * config->vision.image_size, error)))
@@ -166,9 +183,12 @@ prepare (IvlEncoder *self, IvlImage *image, GError **error)
       || !ivl_vk_begin (model->stream, error))
     goto done;
   IvlSpan tiles = { image->tiles, 0, image->tiles ? image->tiles->size : 0 };
-  ivl_image_record (model->stream, &image->plan, (IvlSpan){ image->upload, 0, image->upload->size },
-                    (IvlSpan){ scratch, 0, scratch->size }, image->tiles ? &tiles : NULL,
-                    ivl_rows ((IvlSpan){ patches, 0, patches->size }, (k + 7) / 8 * 8));
+  IvlRows rows = ivl_rows ((IvlSpan){ patches, 0, patches->size }, (k + 7) / 8 * 8);
+  if (image->luma)
+    ivl_image_record_patches (model->stream, &image->plan, (IvlSpan){ self->levels, 0, self->levels->size }, tiles, rows);
+  else
+    ivl_image_record (model->stream, &image->plan, (IvlSpan){ image->upload, 0, image->upload->size },
+                      (IvlSpan){ scratch, 0, scratch->size }, image->tiles ? &tiles : NULL, rows);
   bool alike = false;
   if (!ivl_vk_run (model->stream, error) || !follow (self, image, &alike, error))
     goto done;

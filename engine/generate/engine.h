@@ -59,6 +59,7 @@ struct IvlModel {
   bool quit;
   bool free_by_thread;        /* see model_free */
   GQueue images;              /* IvlImage *, owned references, waiting to be encoded */
+  GQueue changes;             /* waiting to be compared; see change.c */
   GQueue arrivals;            /* IvlRequest *, waiting to be taken up */
   double clock[N_TURNS];      /* what the client had whose turn was last: who comes back from a rest begins there */
   IvlModelStats stats;
@@ -75,7 +76,8 @@ struct IvlImage {
   IvlImagePlan plan;
   IvlVkBuffer *upload;        /* pixels; freed once encoded */
   IvlVkBuffer *embeddings;    /* [tiles * tile_tokens, H], once ready; see ivl_image_source */
-  IvlVkBuffer *tiles;         /* u8 RGB, to compare later ones with; of images made by ivl_image_new_after */
+  IvlVkBuffer *tiles;         /* u8 RGB, to compare later ones with; of images with a threshold, or luma */
+  guint32 *luma;              /* histograms; NULL: not compared yet. If there are any, tiles take the place of upload */
   IvlImage *previous;         /* owned, until compared */
   float threshold;
   IvlImage *origin;           /* owned: the one whose embeddings this uses, being like it; NULL: its own */
@@ -159,6 +161,13 @@ double ivl_client_used (const IvlClient *client, IvlTurn turn);
 void ivl_client_charge (IvlModel *model, IvlClient *client, IvlTurn turn, double amount);
 /* As ivl_image_prefetch. */
 void ivl_image_queue (IvlImage *image, IvlClient *client);
+
+/* change.c: how frames differ. */
+typedef struct IvlChanges IvlChanges;
+IvlChanges *ivl_changes_new (IvlModel *model);
+void ivl_changes_free (IvlChanges *changes);
+/* Compares a few of those that wait. FALSE if there are none. */
+bool ivl_changes_step (IvlChanges *changes);
 
 /* encoder.c: the vision side of the scheduler. */
 typedef struct IvlEncoder IvlEncoder;

@@ -42,6 +42,22 @@ ivl_image_new_after (IvlModel *model, const IvlPicture *picture, guint max_tiles
   return self;
 }
 
+void
+ivl_image_set_previous (IvlImage *self, IvlImage *previous)
+{
+  IvlModel *model = self->model;
+  if (previous && previous->model != model)
+    return;
+  IvlImage *old = NULL;
+  g_mutex_lock (&model->lock);
+  if (self->state == IMAGE_NEW && self->threshold > 0.f) {
+    old = self->previous;
+    self->previous = previous ? ivl_image_ref (previous) : NULL;
+  }
+  g_mutex_unlock (&model->lock);
+  ivl_image_unref (old);
+}
+
 gboolean
 ivl_image_is_reused (IvlImage *self)
 {
@@ -67,6 +83,7 @@ ivl_image_unref (IvlImage *self)
   ivl_vk_buffer_free (self->upload);
   ivl_vk_buffer_free (self->embeddings);
   ivl_vk_buffer_free (self->tiles);
+  g_free (self->luma);
   ivl_image_unref (self->previous);
   ivl_image_unref (self->origin);
   ivl_client_unref (self->client);

@@ -579,10 +579,12 @@ ivl_scheduler_run (gpointer data)
 {
   IvlModel *model = data;
   Scheduler s = { .model = model, .encoder = ivl_encoder_new (model), .active = g_ptr_array_new () };
+  IvlChanges *changes = ivl_changes_new (model);
   for (;;) {
     take_up (&s);
     drop_cancelled (&s);
     bool worked = run_forward (&s);
+    worked = ivl_changes_step (changes) || worked;
     worked = ivl_encoder_step (s.encoder) || worked;
     if (!worked && s.active->len)
       resolve_deadlock (&s);
@@ -590,13 +592,14 @@ ivl_scheduler_run (gpointer data)
       continue;
     g_mutex_lock (&model->lock);
     while (!model->quit && g_queue_is_empty (&model->arrivals) && g_queue_is_empty (&model->images)
-           && s.active->len == 0)
+           && g_queue_is_empty (&model->changes) && s.active->len == 0)
       g_cond_wait (&model->wake, &model->lock);
     bool quit = model->quit;
     g_mutex_unlock (&model->lock);
     if (quit)
       break;
   }
+  ivl_changes_free (changes);
   ivl_encoder_free (s.encoder);
   g_ptr_array_unref (s.active);
   return NULL;

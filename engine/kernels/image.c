@@ -180,7 +180,7 @@ ivl_image_plan_init (IvlImagePlan *self, IvlDevice *device, const IvlPicture *p,
   if (tiling.thumbnail)
     plan_pass (self, 1, 1, tiling.n_tiles - 1);
   self->levels = self->upload_bytes;
-  self->upload_bytes += 256 * 16;
+  self->upload_bytes += IVL_IMAGE_LEVELS_BYTES;
 
   self->rgb_pitch = (self->width + 3) / 4;
   plan_bands (self, device);
@@ -201,9 +201,19 @@ ivl_image_plan_deinit (IvlImagePlan *self)
 }
 
 void
-ivl_image_plan_upload (const IvlImagePlan *self, const IvlPicture *p, void *upload)
+ivl_image_fill_levels (float *levels)
 {
   static const float mean[3] = { 0.485f, 0.456f, 0.406f }, deviation[3] = { 0.229f, 0.224f, 0.225f };
+  for (guint v = 0; v < 256; v++) {
+    for (guint c = 0; c < 3; c++)
+      *levels++ = ((float) v / 255.f - mean[c]) / deviation[c];
+    *levels++ = 0;
+  }
+}
+
+void
+ivl_image_plan_upload (const IvlImagePlan *self, const IvlPicture *p, void *upload)
+{
   guint8 *bytes = upload;
   for (guint i = 0; i < 4; i++)
     for (guint row = 0; row < self->planes[i].rows; row++)
@@ -215,12 +225,7 @@ ivl_image_plan_upload (const IvlImagePlan *self, const IvlPicture *p, void *uplo
     ivl_resize_axis_fill (&self->passes[i].x, (gint32 *) (void *) (bytes + self->passes[i].x_table));
     ivl_resize_axis_fill (&self->passes[i].y, (gint32 *) (void *) (bytes + self->passes[i].y_table));
   }
-  float *levels = (float *) (void *) (bytes + self->levels);
-  for (guint v = 0; v < 256; v++) {
-    for (guint c = 0; c < 3; c++)
-      *levels++ = ((float) v / 255.f - mean[c]) / deviation[c];
-    *levels++ = 0;
-  }
+  ivl_image_fill_levels ((float *) (void *) (bytes + self->levels));
 }
 
 typedef struct {
@@ -321,7 +326,7 @@ record_vertical (const Recorder *r, const IvlImagePlan *self, const IvlImagePass
 }
 
 static void
-record_patches (const Recorder *r, const IvlImagePlan *self, IvlSpan upload, IvlSpan tiles, IvlRows patches)
+record_patches (const Recorder *r, const IvlImagePlan *self, IvlSpan levels, IvlSpan tiles, IvlRows patches)
 {
   guint grid = self->tile_size / self->patch_size;
   guint quads = (3 * self->patch_size * self->patch_size + 7) / 8 * 2;
@@ -335,7 +340,7 @@ record_patches (const Recorder *r, const IvlImagePlan *self, IvlSpan upload, Ivl
       .grid = grid, .quads = quads, .out_offset = (guint32) (from - start) / 4, .out_pitch = patches.pitch,
     };
     guint64 end = from + n * tile_bytes - 4 * (patches.pitch - 4ull * quads);
-    IvlSpan spans[] = { tiles, part (upload, self->levels, 256 * 16), { patches.span.buffer, start, end - start } };
+    IvlSpan spans[] = { tiles, levels, { patches.span.buffer, start, end - start } };
     guint32 specs[] = { LANES };
     dispatch (r, IVL_K_IMAGE_PATCHES_TEXEL, IVL_K_IMAGE_PATCHES_BUFFER, specs, G_N_ELEMENTS (specs), spans, 2, &push,
               sizeof push, ivl_groups_for (r->device, (guint64) push.rows * quads, LANES));
@@ -350,23 +355,69 @@ ivl_image_record (IvlVkStream *stream, const IvlImagePlan *plan, IvlSpan upload,
   ivl_image_record_variant (stream, plan, upload, scratch, tiles, patches, -1);
 }
 
+static guint64
+tiles_bytes (const IvlImagePlan *self)
+{
+  return align_up (4ull * self->n_tiles * self->tile_size * self->tile_size, 16);
+}
+
+static void
+record_tiles (const Recorder *r, const IvlImagePlan *self, IvlSpan upload, IvlSpan scratch, IvlSpan tiles)
+{
+  g_assert (upload.offset % ALIGN == 0 && scratch.offset % ALIGN == 0);
+  for (guint y = 0; y < self->height; y += self->band_rows) {
+    guint rows = MIN (self->band_rows, self->height - y);
+    record_convert (r, self, upload, scratch, y, rows);
+    for (guint i = 0; i < self->n_passes; i++)
+      record_horizontal (r, self, &self->passes[i], upload, scratch, y, rows);
+  }
+  for (guint i = 0; i < self->n_passes; i++)
+    record_vertical (r, self, &self->passes[i], upload, scratch, tiles);
+}
+
 void
 ivl_image_record_variant (IvlVkStream *stream, const IvlImagePlan *self, IvlSpan upload, IvlSpan scratch,
                           const IvlSpan *tiles_out, IvlRows patches, int texels)
 {
-  g_assert (upload.offset % ALIGN == 0 && scratch.offset % ALIGN == 0);
   Recorder r = { stream, upload.buffer->device, texels };
-  guint64 tiles_bytes = align_up (4ull * self->n_tiles * self->tile_size * self->tile_size, 16);
-  IvlSpan tiles = tiles_out ? part (*tiles_out, 0, tiles_bytes) : part (scratch, self->tiles, tiles_bytes);
-  for (guint y = 0; y < self->height; y += self->band_rows) {
-    guint rows = MIN (self->band_rows, self->height - y);
-    record_convert (&r, self, upload, scratch, y, rows);
-    for (guint i = 0; i < self->n_passes; i++)
-      record_horizontal (&r, self, &self->passes[i], upload, scratch, y, rows);
-  }
-  for (guint i = 0; i < self->n_passes; i++)
-    record_vertical (&r, self, &self->passes[i], upload, scratch, tiles);
-  record_patches (&r, self, upload, tiles, patches);
+  IvlSpan tiles = tiles_out ? part (*tiles_out, 0, tiles_bytes (self)) : part (scratch, self->tiles, tiles_bytes (self));
+  record_tiles (&r, self, upload, scratch, tiles);
+  record_patches (&r, self, part (upload, self->levels, IVL_IMAGE_LEVELS_BYTES), tiles, patches);
+}
+
+void
+ivl_image_record_tiles (IvlVkStream *stream, const IvlImagePlan *self, IvlSpan upload, IvlSpan scratch, IvlSpan tiles)
+{
+  Recorder r = { stream, upload.buffer->device, -1 };
+  record_tiles (&r, self, upload, scratch, part (tiles, 0, tiles_bytes (self)));
+}
+
+void
+ivl_image_record_patches (IvlVkStream *stream, const IvlImagePlan *self, IvlSpan levels, IvlSpan tiles, IvlRows patches)
+{
+  Recorder r = { stream, tiles.buffer->device, -1 };
+  record_patches (&r, self, levels, part (tiles, 0, tiles_bytes (self)), patches);
+}
+
+void
+ivl_image_record_luma (IvlVkStream *stream, IvlSpan tiles, guint n_tiles, guint tile_size, IvlSpan histograms)
+{
+  Recorder r = { stream, tiles.buffer->device, -1 };
+  struct IvlPushImageLuma push = { tile_size };
+  guint32 specs[] = { LANES };
+  IvlSpan spans[] = { part (tiles, 0, align_up (4ull * n_tiles * tile_size * tile_size, 16)), histograms };
+  dispatch (&r, IVL_K_IMAGE_LUMA_TEXEL, IVL_K_IMAGE_LUMA_BUFFER, specs, G_N_ELEMENTS (specs), spans, 1, &push, sizeof push,
+            (IvlGroups){ n_tiles * IVL_LUMA_BLOCKS * IVL_LUMA_BLOCKS, 1, 1 });
+  ivl_vk_note_work (stream, 8.0 * n_tiles * tile_size * tile_size, 4.0 * n_tiles * tile_size * tile_size);
+}
+
+double
+ivl_image_luma_difference (const guint32 *a, const guint32 *b, guint n_tiles, guint tile_size)
+{
+  guint64 sum = 0;
+  for (guint i = 0; i < n_tiles * IVL_LUMA_BLOCKS * IVL_LUMA_BLOCKS * IVL_LUMA_BINS; i++)
+    sum += a[i] > b[i] ? a[i] - b[i] : b[i] - a[i];
+  return (double) sum / (2.0 * IVL_LUMA_STEP * n_tiles * tile_size * tile_size);
 }
 
 void

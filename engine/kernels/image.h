@@ -71,6 +71,21 @@ void ivl_image_record (IvlVkStream *stream, const IvlImagePlan *plan, IvlSpan up
 void ivl_image_record_variant (IvlVkStream *stream, const IvlImagePlan *plan, IvlSpan upload, IvlSpan scratch,
                                const IvlSpan *tiles, IvlRows patches, int texels);
 
+/* The two halves of ivl_image_record, for pictures that are looked at before it is known whether they are encoded. LEVELS:
+ * IVL_IMAGE_LEVELS_BYTES, as ivl_image_fill_levels fills them, the same for all pictures. */
+void ivl_image_record_tiles (IvlVkStream *stream, const IvlImagePlan *plan, IvlSpan upload, IvlSpan scratch,
+                             IvlSpan tiles);
+void ivl_image_record_patches (IvlVkStream *stream, const IvlImagePlan *plan, IvlSpan levels, IvlSpan tiles,
+                               IvlRows patches);
+#define IVL_IMAGE_LEVELS_BYTES (256 * 16)
+void ivl_image_fill_levels (float *levels);
+
+/* Histograms of luma of N_TILES tiles as ivl_image_record writes them: u32 [n_tiles * IVL_LUMA_BLOCKS^2, IVL_LUMA_BINS],
+ * of which each adds up to IVL_LUMA_STEP times its pixels. */
+void ivl_image_record_luma (IvlVkStream *stream, IvlSpan tiles, guint n_tiles, guint tile_size, IvlSpan histograms);
+/* 0 ... 1: the part of the pixels that is in another bin in B than in A. */
+double ivl_image_luma_difference (const guint32 *a, const guint32 *b, guint n_tiles, guint tile_size);
+
 /* LARGEST (u32, set to 0 before) becomes the largest sum of absolute differences over the 3 * patch_size^2 samples of
  * a patch, between two sets of N_TILES tiles as ivl_image_record writes them. */
 void ivl_image_record_difference (IvlVkStream *stream, IvlSpan a, IvlSpan b, guint n_tiles, guint tile_size,

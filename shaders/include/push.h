@@ -116,6 +116,15 @@ struct IvlPushImagePatches {
   uint out_offset, out_pitch; /* floats */
 };
 
+/* Histograms of luma [tiles * blocks^2, bins]; levels are a step from a bin to the next. */
+#define IVL_LUMA_BLOCKS 4
+#define IVL_LUMA_STEP 16
+#define IVL_LUMA_BINS 17
+
+struct IvlPushImageLuma {
+  uint tile_size;
+};
+
 /* ---- sampling ---- */
 
 #define IVL_SAMPLE_LANES 64

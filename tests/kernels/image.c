@@ -200,6 +200,70 @@ check_difference (Check *c)
     }
 }
 
+typedef struct {
+  IvlVkStream *stream;
+  IvlSpan tiles, histograms;
+  guint n_tiles, size;
+} LumaArgs;
+
+static void
+record_luma (gpointer data)
+{
+  LumaArgs *l = data;
+  ivl_image_record_luma (l->stream, l->tiles, l->n_tiles, l->size, l->histograms);
+}
+
+static void
+check_luma (Check *c)
+{
+  static const guint sizes[][2] = { { 1, 28 }, { 3, 30 }, { 2, 84 }, { 1, 7 }, { 1, 4 }, { 1, 448 } };
+  static const char *const flavours[] = { "random", "black", "white" };
+  for (int texels = 0; texels <= 1; texels++)
+    for (guint flavour = 0; flavour < 3; flavour++)
+      for (guint s = 0; s < G_N_ELEMENTS (sizes); s++) {
+        guint n_tiles = sizes[s][0], size = sizes[s][1], n = n_tiles * size * size;
+        guint n_bins = n_tiles * IVL_LUMA_BLOCKS * IVL_LUMA_BLOCKS * IVL_LUMA_BINS;
+        if (!check_begin (c, texels ? "image_luma_texel" : "image_luma_buffer", flavours[flavour], "tiles=%u size=%u",
+                          n_tiles, size))
+          continue;
+        g_autofree guint32 *tiles = g_new (guint32, n + 3), *want = g_new0 (guint32, n_bins);
+        for (guint i = 0; i < n; i++)
+          tiles[i] = flavour == 0 ? check_random (c) & 0xffffff : flavour == 1 ? 0 : 0xffffff;
+        ref_luma (tiles, n_tiles, size, want);
+        guint32 *most = &c->device->properties.limits.maxTexelBufferElements, limit = *most;
+        if (!texels)
+          *most = 0;
+        LumaArgs l = { c->stream, check_input (c, tiles, (n + 3) / 4 * 16), check_output (c, NULL, n_bins * 4), n_tiles, size };
+        if (check_run (c, record_luma, &l)) {
+          g_autofree guint32 *got = check_read (c, l.histograms);
+          check_bytes (c, "histograms", got, want, n_bins * 4);
+        }
+        *most = limit;
+        check_end (c);
+      }
+
+  /* All black against all white, and a pixel of many. */
+  if (!check_begin (c, "image_luma", "difference", "size=8"))
+    return;
+  guint32 *pictures[3];
+  guint32 black[64] = { 0 }, white[64], one[64] = { 0xffffff };
+  for (guint i = 0; i < 64; i++)
+    white[i] = 0xffffff;
+  const guint32 *const tiles[3] = { black, white, one };
+  for (guint i = 0; i < 3; i++) {
+    pictures[i] = g_new0 (guint32, IVL_LUMA_BLOCKS * IVL_LUMA_BLOCKS * IVL_LUMA_BINS);
+    ref_luma (tiles[i], 1, 8, pictures[i]);
+  }
+  double differences[] = { ivl_image_luma_difference (pictures[0], pictures[0], 1, 8),
+                           ivl_image_luma_difference (pictures[0], pictures[1], 1, 8),
+                           ivl_image_luma_difference (pictures[2], pictures[0], 1, 8) };
+  if (differences[0] != 0 || differences[1] != 1 || differences[2] != 1. / 64)
+    check_fail (c, "differences %g, %g, %g; must be 0, 1, 1/64", differences[0], differences[1], differences[2]);
+  for (guint i = 0; i < 3; i++)
+    g_free (pictures[i]);
+  check_end (c);
+}
+
 /* Wrong pictures must be refused with an error, before anything is read. */
 static void
 check_refusals (Check *c)
@@ -353,6 +417,7 @@ check_image (Check *c)
         }
   }
   check_difference (c);
+  check_luma (c);
   check_refusals (c);
   check_matrices (c);
   check_frames (c);

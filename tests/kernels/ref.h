@@ -43,6 +43,8 @@ void ref_vit_token (const float *patches, const float *class_token, const float 
 void ref_picture_pixel (const IvlPicture *p, guint x, guint y, guint8 rgb[3]);
 /* Pillow's bicubic resize of RGB [h, w, 3] to [out_h, out_w, 3]; free with g_free. */
 guint8 *ref_resize (const guint8 *rgb, guint w, guint h, guint out_w, guint out_h);
+/* Histograms of luma of tiles of R | G << 8 | B << 16 [n_tiles, size, size], as ivl_image_record_luma. */
+void ref_luma (const guint32 *tiles, guint n_tiles, guint size, guint32 *histograms);
 void ref_tiling (guint w, guint h, guint size, guint max_tiles, guint *cols, guint *rows);
 
 /* ---- sampling ---- */

@@ -78,6 +78,25 @@ ref_resize (const guint8 *rgb, guint w, guint h, guint out_w, guint out_h)
 }
 
 void
+ref_luma (const guint32 *tiles, guint n_tiles, guint size, guint32 *histograms)
+{
+  for (guint t = 0; t < n_tiles; t++)
+    for (guint y = 0; y < size; y++)
+      for (guint x = 0; x < size; x++) {
+        guint32 rgb = tiles[((gsize) t * size + y) * size + x];
+        guint level = (77 * (rgb & 255) + 150 * (rgb >> 8 & 255) + 29 * (rgb >> 16 & 255)) / 256;
+        guint bx = 0, by = 0;
+        while (x >= (bx + 1) * size / IVL_LUMA_BLOCKS)
+          bx++;
+        while (y >= (by + 1) * size / IVL_LUMA_BLOCKS)
+          by++;
+        guint32 *bins = histograms + ((t * IVL_LUMA_BLOCKS + by) * IVL_LUMA_BLOCKS + bx) * IVL_LUMA_BINS;
+        bins[level / IVL_LUMA_STEP] += IVL_LUMA_STEP - level % IVL_LUMA_STEP;
+        bins[level / IVL_LUMA_STEP + 1] += level % IVL_LUMA_STEP;
+      }
+}
+
+void
 ref_tiling (guint w, guint h, guint size, guint max_tiles, guint *cols, guint *rows)
 {
   double best = INFINITY;

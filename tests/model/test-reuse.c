@@ -243,6 +243,114 @@ test_in_flight (Fixture *f, gconstpointer data)
   g_assert_cmpuint (stats.tiles_encoded, ==, 1);
 }
 
+/* ---- changes ---- */
+
+typedef struct {
+  GMutex lock;
+  GCond done;
+  gboolean is_done;
+  IvlImageChange change;
+  GError *error;
+} Compared;
+
+static void
+on_change (IvlImage *image, const IvlImageChange *change, const GError *error, gpointer data)
+{
+  Compared *compared = data;
+  g_mutex_lock (&compared->lock);
+  g_assert_true (!change == !!error);
+  if (change)
+    compared->change = *change;
+  else
+    compared->error = g_error_copy (error);
+  compared->is_done = TRUE;
+  g_cond_signal (&compared->done);
+  g_mutex_unlock (&compared->lock);
+}
+
+static GError *
+compare (IvlImage *image, IvlImage *previous, IvlImageChange *change)
+{
+  Compared compared = { 0 };
+  g_mutex_init (&compared.lock);
+  g_cond_init (&compared.done);
+  ivl_image_compare_async (image, previous, on_change, &compared);
+  g_mutex_lock (&compared.lock);
+  while (!compared.is_done)
+    g_cond_wait (&compared.done, &compared.lock);
+  g_mutex_unlock (&compared.lock);
+  g_mutex_clear (&compared.lock);
+  g_cond_clear (&compared.done);
+  *change = compared.change;
+  return compared.error;
+}
+
+/* What changes is known exactly, nothing is encoded for it, and what was compared answers as it would have otherwise. */
+static void
+test_change (Fixture *f, gconstpointer data)
+{
+  IvlImageChange change;
+  IvlModelStats stats;
+  g_autoptr (IvlImage) plain = make (f, NULL, 0.f);
+  g_autofree char *expected = ask (f, plain);
+  ivl_model_get_stats (f->model, &stats);
+  guint64 before = stats.tiles_encoded;
+
+  g_autoptr (IvlImage) first = make (f, NULL, 0.f), same = make (f, NULL, 0.f);
+  g_assert_no_error (compare (first, NULL, &change));
+  g_assert_cmpfloat (change.motion, ==, 255.f);
+  g_assert_cmpfloat (change.scene, ==, 1.f);
+  g_assert_no_error (compare (same, first, &change));
+  g_assert_cmpfloat (change.motion, ==, 0.f);
+  g_assert_cmpfloat (change.scene, ==, 0.f);
+  change_patch (f, 5);
+  g_autoptr (IvlImage) moved = make (f, NULL, 0.f);
+  g_assert_no_error (compare (moved, same, &change));
+  g_assert_cmpfloat (change.motion, ==, 5.f);
+  g_assert_cmpfloat (change.scene, >, 0.f);
+  g_assert_cmpfloat (change.scene, <, 0.02f);
+  for (guint i = 0; i < 3 * f->side * f->side; i++)
+    f->rgb[i] ^= 0xff;
+  g_autoptr (IvlImage) cut = make (f, NULL, 0.f), still = make_still (f, 0);
+  g_assert_no_error (compare (cut, moved, &change));
+  g_assert_cmpfloat (change.motion, >, 100.f);
+  g_assert_cmpfloat (change.scene, >, 0.5f);
+  /* Of another shape, and one that nobody compared. */
+  g_assert_no_error (compare (still, cut, &change));
+  g_assert_cmpfloat (change.scene, ==, 1.f);
+  g_autoptr (IvlImage) last = make (f, NULL, 0.f);
+  g_assert_no_error (compare (last, plain, &change));
+  g_assert_cmpfloat (change.scene, ==, 1.f);
+  ivl_model_get_stats (f->model, &stats);
+  g_assert_cmpuint (stats.tiles_encoded, ==, before);
+
+  g_autofree char *answer = ask (f, same);
+  g_assert_cmpstr (answer, ==, expected);
+  /* Too late. */
+  g_autoptr (GError) error = compare (same, first, &change);
+  g_assert_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT);
+}
+
+/* A frame that was compared but never asked about can't stand in for another: it is not encoded. One set in its place can. */
+static void
+test_change_and_reuse (Fixture *f, gconstpointer data)
+{
+  IvlImageChange change;
+  g_autoptr (IvlImage) first = make (f, NULL, 6.f), skipped = make (f, first, 6.f), third = make (f, skipped, 6.f),
+                       fourth = make (f, skipped, 6.f);
+  g_assert_no_error (compare (first, NULL, &change));
+  g_assert_no_error (compare (skipped, first, &change));
+  g_assert_no_error (compare (third, skipped, &change));
+  g_assert_no_error (compare (fourth, third, &change));
+  g_autofree char *a = ask (f, first), *b = ask (f, third);
+  g_assert_false (ivl_image_is_reused (third));
+  ivl_image_set_previous (fourth, third);
+  g_autofree char *c = ask (f, fourth);
+  g_assert_true (ivl_image_is_reused (fourth));
+  g_assert_cmpstr (a, ==, b);
+  g_assert_cmpstr (a, ==, c);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -252,5 +360,7 @@ main (int argc, char **argv)
   g_test_add ("/reuse/prefix", Fixture, NULL, set_up, test_prefix, tear_down);
   g_test_add ("/reuse/cancelled-early", Fixture, NULL, set_up, test_cancelled_early, tear_down);
   g_test_add ("/reuse/in-flight", Fixture, NULL, set_up, test_in_flight, tear_down);
+  g_test_add ("/reuse/change", Fixture, NULL, set_up, test_change, tear_down);
+  g_test_add ("/reuse/change-and-reuse", Fixture, NULL, set_up, test_change_and_reuse, tear_down);
   return g_test_run ();
 }

@@ -197,6 +197,23 @@ IvlImage *ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_t
  * 255. THRESHOLD 0: always encoded, as with ivl_image_new. */
 IvlImage *ivl_image_new_after (IvlModel *model, const IvlPicture *picture, guint max_tiles, IvlImage *previous,
                                float threshold, GError **error);
+/* Sets, in place of what ivl_image_new_after was given, the frame that stands in for IMAGE if they are alike: for streams
+ * of which not every frame is asked about. No effect once IMAGE is asked about or prefetched. */
+void ivl_image_set_previous (IvlImage *image, IvlImage *previous);
+
+/* How a frame differs from the one before it in its stream. */
+typedef struct {
+  float motion; /* largest mean absolute difference of any patch, in levels of 0 to 255 */
+  float scene;  /* 0 ... 1: the part of the picture whose luma is another; of its histogram, so what moves counts little */
+} IvlImageChange;
+
+/* CHANGE is NULL if ERROR is set. On the scheduler's thread: return soon. */
+typedef void (*IvlChangeFunc) (IvlImage *image, const IvlImageChange *change, const GError *error, gpointer user_data);
+/* Compares IMAGE with PREVIOUS on the device, before either is encoded (and whether or not it ever will be). DONE is called
+ * once. PREVIOUS must have been compared before, with whatever was before that; NULL, or one of another shape: everything
+ * is new, motion is 255 and scene 1. Nothing must have been asked about IMAGE yet. */
+void ivl_image_compare_async (IvlImage *image, IvlImage *previous, IvlChangeFunc done, gpointer user_data);
+
 /* Whether another frame's embeddings stand in; known once an answer used it. */
 gboolean ivl_image_is_reused (IvlImage *image);
 IvlImage *ivl_image_ref (IvlImage *image);
