@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# streams.sh [SECONDS [STREAMS ...]]: answers a minute and peak memory for 1, 2, 4, 8, 16 streams that share one model,
+# against a copy of the model for each; a Markdown table. Model: INTERNVL_MODEL, else models/nano. Wants a quiet machine.
+set -eu
+. "$(dirname "$0")/../../pipelines/prepare.sh"
+# shellcheck disable=SC2086
+prepare_packages $packages_build $packages_run
+prepare_build
+prepare_environment
+model=${INTERNVL_MODEL:-$root/models/nano}
+seconds=${1:-15}
+shift || true
+[ $# -gt 0 ] || set -- 1 2 4 8 16
+
+measure() {
+  "$build/tests/bench/streams" "$model" "$1" "$seconds" "$2"
+}
+field() {
+  sed -n "s/.*\"$1\": \([0-9.]*\).*/\1/p" <<<"$2"
+}
+echo "| streams | one model, answers/min | copies, answers/min | ratio | one model, MB | copies, MB |"
+echo "| --- | --- | --- | --- | --- | --- |"
+for n in "$@"; do
+  shared=$(measure "$n" share)
+  copies=$(measure "$n" copies)
+  a=$(field answers_per_minute "$shared") b=$(field answers_per_minute "$copies")
+  echo "| $n | $a | $b | $(awk "BEGIN { printf \"%.2f\", $a / $b }") | $(field peak_mb "$shared") | $(field peak_mb "$copies") |"
+done
