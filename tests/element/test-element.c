@@ -245,8 +245,8 @@ test_live_while_loading (void)
 {
   Fixture f = { 0 };
 
+  fake_engine_hold_loading (TRUE);      /* the harness starts the element */
   begin (&f, "policy=live", FALSE);
-  fake_engine_hold_loading (TRUE);
   play (&f);
   fake_engine_wait_loading (1);
   g_assert_cmpint (push_frames (&f, 100), ==, GST_FLOW_OK);
