@@ -58,6 +58,7 @@ ivl_vk_stream_new (IvlDevice *device, GError **error)
                                              .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
                                              .commandBufferCount = 1 };
     VK_TRY (device, vkAllocateCommandBuffers (device->device, &allocate, &slot->commands));
+    ivl_vk_set_name (device, VK_OBJECT_TYPE_COMMAND_BUFFER, (guint64) (gsize) slot->commands, "internvl commands %u", i);
     VkFenceCreateInfo fence = { .sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO };
     VK_TRY (device, vkCreateFence (device->device, &fence, NULL, &slot->fence));
   }

@@ -61,14 +61,38 @@ ivl_vk_fail (IvlDevice *device, VkResult result, const char *call, GError **erro
   return ivl_fail (error, code, "Vulkan: %.*s failed: %s (%d)%s", length, call, result_name (result), result, remedy);
 }
 
+static bool
+has_extension (const VkExtensionProperties *extensions, guint32 n, const char *name)
+{
+  for (guint32 i = 0; i < n; i++)
+    if (strcmp (extensions[i].extensionName, name) == 0)
+      return true;
+  return false;
+}
+
+static bool
+knows_names (void)
+{
+  guint32 n = 0;
+  if (vkEnumerateInstanceExtensionProperties (NULL, &n, NULL) < 0)
+    return false;
+  g_autofree VkExtensionProperties *extensions = g_new0 (VkExtensionProperties, n + 1);
+  return vkEnumerateInstanceExtensionProperties (NULL, &n, extensions) >= 0
+         && has_extension (extensions, n, VK_EXT_DEBUG_UTILS_EXTENSION_NAME);
+}
+
 static VkInstance
 create_instance (GError **error)
 {
+  const char *names = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
   VkApplicationInfo app = { .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
                             .pApplicationName = "internvl",
                             .pEngineName = "internvl",
                             .apiVersion = VK_API_VERSION_1_2 };
-  VkInstanceCreateInfo info = { .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, .pApplicationInfo = &app };
+  VkInstanceCreateInfo info = { .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
+                                .pApplicationInfo = &app,
+                                .enabledExtensionCount = knows_names (),
+                                .ppEnabledExtensionNames = &names };
   VkInstance instance = VK_NULL_HANDLE;
   VkResult result = vkCreateInstance (&info, NULL, &instance);
   if (result != VK_SUCCESS) {
@@ -207,18 +231,17 @@ choose_device (VkInstance instance, const char *name, GError **error)
   return chosen;
 }
 
-static bool
-has_extension (const VkExtensionProperties *extensions, guint32 n, const char *name)
-{
-  for (guint32 i = 0; i < n; i++)
-    if (strcmp (extensions[i].extensionName, name) == 0)
-      return true;
-  return false;
-}
-
 static void
 query_properties (IvlDevice *self)
 {
+  /* A host's instance gives the function only if the extension is enabled there. */
+  self->set_name = (PFN_vkSetDebugUtilsObjectNameEXT)
+    vkGetInstanceProcAddr (self->instance, "vkSetDebugUtilsObjectNameEXT");
+  guint32 n_extensions = 0;
+  vkEnumerateDeviceExtensionProperties (self->physical, NULL, &n_extensions, NULL);
+  g_autofree VkExtensionProperties *extensions = g_new0 (VkExtensionProperties, n_extensions + 1);
+  vkEnumerateDeviceExtensionProperties (self->physical, NULL, &n_extensions, extensions);
+  self->memory_budget = has_extension (extensions, n_extensions, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
   VkPhysicalDeviceExternalMemoryHostPropertiesEXT host = {
     .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT
   };
@@ -414,9 +437,34 @@ ivl_vk_available_bytes (IvlDevice *self)
 {
   if (self->software)
     return host_available_bytes ();
+  VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
+    .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT
+  };
+  VkPhysicalDeviceMemoryProperties2 memory = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2,
+                                               .pNext = self->memory_budget ? &budget : NULL };
+  vkGetPhysicalDeviceMemoryProperties2 (self->physical, &memory);
   guint64 best = 0;
-  for (guint32 i = 0; i < self->memory.memoryHeapCount; i++)
-    if (self->memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
-      best = MAX (best, self->memory.memoryHeaps[i].size);
+  for (guint32 i = 0; i < self->memory.memoryHeapCount; i++) {
+    if (!(self->memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT))
+      continue;
+    guint64 left = self->memory.memoryHeaps[i].size;
+    if (self->memory_budget)
+      left = budget.heapBudget[i] > budget.heapUsage[i] ? budget.heapBudget[i] - budget.heapUsage[i] : 0;
+    best = MAX (best, left);
+  }
   return best;
+}
+
+void
+ivl_vk_set_name (IvlDevice *self, VkObjectType type, guint64 handle, const char *format, ...)
+{
+  if (!self->set_name || !handle)
+    return;
+  va_list args;
+  va_start (args, format);
+  g_autofree char *name = g_strdup_vprintf (format, args);
+  va_end (args);
+  self->set_name (self->device, &(VkDebugUtilsObjectNameInfoEXT){
+                                  .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_OBJECT_NAME_INFO_EXT,
+                                  .objectType = type, .objectHandle = handle, .pObjectName = name });
 }

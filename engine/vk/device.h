@@ -30,7 +30,10 @@ struct IvlDevice {
   bool subgroup_arithmetic;
   bool host_import;      /* VK_EXT_external_memory_host */
   VkDeviceSize host_import_alignment;
+  bool memory_budget;    /* VK_EXT_memory_budget */
   bool timestamps;
+
+  PFN_vkSetDebugUtilsObjectNameEXT set_name; /* NULL: the instance doesn't know names */
 
   GMutex pipeline_lock;
   GHashTable *pipelines; /* IvlPipelineKey -> IvlVkPipeline, see pipeline.c */
@@ -40,6 +43,10 @@ struct IvlDevice {
 
 /* Converts a failed VkResult into ERROR and returns FALSE; marks the device lost where that is the cause. */
 gboolean ivl_vk_fail (IvlDevice *device, VkResult result, const char *call, GError **error);
+
+/* The name that tools and validation messages show for a Vulkan object. */
+G_GNUC_PRINTF (4, 5)
+void ivl_vk_set_name (IvlDevice *device, VkObjectType type, guint64 handle, const char *format, ...);
 
 /* Round every vkQueueSubmit. */
 void ivl_vk_lock_queue (IvlDevice *device);

@@ -67,6 +67,9 @@ ivl_vk_buffer_new (IvlDevice *device, IvlVkUse use, VkDeviceSize size, GError **
               "model, context or weight type", device->name, need, found);
     goto fail;
   }
+  static const char *const names[] = { [IVL_VK_DEVICE] = "device", [IVL_VK_UPLOAD] = "upload",
+                                       [IVL_VK_READBACK] = "readback" };
+  ivl_vk_set_name (device, VK_OBJECT_TYPE_BUFFER, (guint64) self->buffer, "internvl %s buffer", names[use]);
   VK_TRY (device, vkBindBufferMemory (device->device, self->buffer, self->memory, 0));
   VkMemoryPropertyFlags flags = device->memory.memoryTypes[type].propertyFlags;
   self->coherent = flags & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;

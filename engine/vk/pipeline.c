@@ -37,6 +37,16 @@ pipeline_free (IvlDevice *device, IvlVkPipeline *self)
   g_free (self);
 }
 
+/* The kernel's, and the specialization constants. */
+static void
+set_name (IvlDevice *device, const IvlVkPipeline *self, const PipelineKey *key)
+{
+  g_autoptr (GString) name = g_string_new (ivl_kernels[key->kernel].name);
+  for (guint32 i = 0; i < key->n_specs; i++)
+    g_string_append_printf (name, "%c%u", i ? ',' : ' ', key->specs[i]);
+  ivl_vk_set_name (device, VK_OBJECT_TYPE_PIPELINE, (guint64) self->pipeline, "%s", name->str);
+}
+
 static IvlVkPipeline *
 pipeline_create (IvlDevice *device, const PipelineKey *key, GError **error)
 {
@@ -84,6 +94,7 @@ pipeline_create (IvlDevice *device, const PipelineKey *key, GError **error)
                                        .layout = self->layout };
   gint64 start = g_get_monotonic_time ();
   VK_TRY (device, vkCreateComputePipelines (device->device, device->pipeline_cache, 1, &info, NULL, &self->pipeline));
+  set_name (device, self, key);
   g_debug ("pipeline %s: %.0f ms", kernel->name, (double) (g_get_monotonic_time () - start) / 1e3);
   vkDestroyShaderModule (device->device, module, NULL);
   return self;
