@@ -9,7 +9,7 @@
 void
 gst_internvl_remember_frame (GstInternvl *self, GstInternvlFrame *frame)
 {
-  GstInternvlFrame *old = NULL;
+  GQueue old = G_QUEUE_INIT;
 
   GST_OBJECT_LOCK (self);
   guint most = self->settings.chunks.chunk_size;
@@ -19,12 +19,11 @@ gst_internvl_remember_frame (GstInternvl *self, GstInternvlFrame *frame)
   /* Overlapping chunks have the same ones. */
   if (!g_queue_find (&self->recent, frame))
     g_queue_push_tail (&self->recent, gst_internvl_frame_ref (frame));
-  while (self->recent.length > most) {
-    gst_internvl_frame_unref (old);
-    old = g_queue_pop_head (&self->recent);
-  }
+  while (self->recent.length > most)
+    g_queue_push_tail (&old, g_queue_pop_head (&self->recent));
   g_mutex_unlock (&self->lock);
-  gst_internvl_frame_unref (old);
+  while ((frame = g_queue_pop_head (&old)))
+    gst_internvl_worker_discard_frame (self->worker, frame);
 }
 
 void

@@ -15,6 +15,8 @@ typedef struct {
   guint max_tiles;
   gboolean may_expire;          /* its chunk may come too late */
   float reuse_threshold;        /* to the frame before; 0: always encoded */
+  gboolean compare;             /* with the frame before; with these thresholds */
+  float motion_threshold, scene_threshold;
   char *detections;             /* what others saw in it, NULL: nothing */
   GstClockTime timestamp;       /* of the buffer, or what the sampler put in its place */
   gboolean described;           /* detections are known */
@@ -22,6 +24,9 @@ typedef struct {
   /* The worker's: */
   IvlImage *image;              /* NULL and ready: lost */
   gboolean queued, ready;
+  gboolean comparing;           /* ready, but for what comes next */
+  gboolean still, cut;          /* it is the frame before again; a scene begins with it */
+  gboolean linked;              /* to the frame that may stand in for it */
   guint uses;                   /* chunks that were asked with it */
   gboolean counted;             /* as encoded or reused */
 } GstInternvlFrame;
@@ -35,6 +40,8 @@ void gst_internvl_frame_unref (GstInternvlFrame *frame);
 typedef struct {
   guint64 index;
   GPtrArray *frames;            /* of GstInternvlFrame */
+  guint n_wanted;               /* of them, at most, chosen by scene */
+  gboolean skip_still;          /* not asked about if nothing moves in it */
   GstClockTime timestamp, duration;     /* in the segment of the video */
   GstClockTime stream_time, stream_duration, running_time;
   GstClockTime text_pts;        /* in the segment of the text pad */

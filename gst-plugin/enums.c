@@ -32,7 +32,9 @@ DEFINE_ENUM ("GstInternvlTextFormat", gst_internvl_text_format_get_type,
     {GST_INTERNVL_TEXT_JSON, "application/x-json, one object a chunk", "json"})
 
 DEFINE_ENUM ("GstInternvlSampling", gst_internvl_sampling_get_type,
-    {GST_INTERNVL_SAMPLING_UNIFORM, "Evenly over the chunk", "uniform"})
+    {GST_INTERNVL_SAMPLING_UNIFORM, "Evenly over the chunk", "uniform"},
+    {GST_INTERNVL_SAMPLING_SCENE, "Some of each scene of the chunk", "scene"},
+    {GST_INTERNVL_SAMPLING_MOTION, "Evenly over the chunk, and only if something moves in it", "motion"})
 
 DEFINE_ENUM ("GstInternvlOnError", gst_internvl_on_error_get_type,
     {GST_INTERNVL_ON_ERROR_STOP, "The stream ends with an error", "stop"},

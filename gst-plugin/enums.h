@@ -21,6 +21,8 @@ typedef enum {
 
 typedef enum {
   GST_INTERNVL_SAMPLING_UNIFORM,
+  GST_INTERNVL_SAMPLING_SCENE,
+  GST_INTERNVL_SAMPLING_MOTION,
 } GstInternvlSampling;
 
 typedef enum {

@@ -12,7 +12,7 @@
 typedef struct
 {
   GstClockTime start, duration;
-  guint n_points, next_point;
+  guint n_wanted, n_points, next_point;
   GPtrArray *frames;
   gpointer first;               /* owned; the window's first frame, for want of a better one */
 } Window;
@@ -135,7 +135,8 @@ complete_head (GstInternvlSampler *sampler, GstClockTime duration)
   }
   sampler->covered = window->start + duration;
   if (window->frames->len > 0)
-    sampler->funcs->chunk (window->start, duration, g_steal_pointer (&window->frames), sampler->user_data);
+    sampler->funcs->chunk (window->start, duration, g_steal_pointer (&window->frames), window->n_wanted,
+        sampler->user_data);
   window_free (sampler, window);
 }
 
@@ -178,9 +179,9 @@ static void
 open_windows (GstInternvlSampler *sampler, GstClockTime pts)
 {
   GstClockTime duration, stride;
-  guint n_points;
+  guint n_wanted;
 
-  gst_internvl_sampler_config_resolve (&sampler->config, &duration, &n_points, &stride);
+  gst_internvl_sampler_config_resolve (&sampler->config, &duration, &n_wanted, &stride);
   while (sampler->next_start <= pts) {
     GstClockTime start = sampler->next_start;
 
@@ -197,7 +198,8 @@ open_windows (GstInternvlSampler *sampler, GstClockTime pts)
     Window *window = g_new0 (Window, 1);
     window->start = start;
     window->duration = duration;
-    window->n_points = n_points;
+    window->n_wanted = n_wanted;
+    window->n_points = n_wanted * MAX (sampler->config.density, 1);
     window->frames = g_ptr_array_new_with_free_func (sampler->funcs->unref);
     g_queue_push_tail (&sampler->windows, window);
   }

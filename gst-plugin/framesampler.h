@@ -22,6 +22,7 @@ typedef struct {
   GstClockTime chunk_duration;    /* 0: chunk_size / rate */
   GstClockTime chunk_stride;      /* 0: the duration */
   gboolean eager;                 /* complete a window with its last frame rather than with its end */
+  guint density;                  /* this many times as many frames are taken, for others to choose from; 0: as 1 */
 } GstInternvlSamplerConfig;
 
 /* What CONFIG comes to: length of a window, frames in it, distance to the next. Any of the results may be NULL. */
@@ -33,8 +34,9 @@ typedef struct {
   void (*unref) (gpointer frame);
   /* FRAME will be part of a chunk. May be called more than once for a frame of overlapping windows. */
   void (*sampled) (gpointer frame, gpointer user_data);
-  /* A window is complete. FRAMES (transfer full) has one element at least, and unrefs them. */
-  void (*chunk) (GstClockTime start, GstClockTime duration, GPtrArray *frames, gpointer user_data);
+  /* A window is complete. FRAMES (transfer full) has one element at least, and unrefs them. N_WANTED: how many it was to
+   * have, without the density. */
+  void (*chunk) (GstClockTime start, GstClockTime duration, GPtrArray *frames, guint n_wanted, gpointer user_data);
 } GstInternvlSamplerFuncs;
 
 /* FUNCS is borrowed. */

@@ -40,6 +40,8 @@ struct _GstInternvl
   GstBuffer *held;              /* kept back so that the last answer can ride on it; not when live */
   GQueue held_events;           /* that came after it */
   guint64 next_index;
+  guint density;                /* frames looked at for each that is wanted */
+  guint64 n_sampled;
   char *stream_id;
 
   GstInternvlAlert alert;       /* the worker's thread's */

@@ -176,21 +176,43 @@ on_partial (gpointer owner, const GstInternvlPartial *partial)
                 "stream-id", G_TYPE_STRING, partial->stream_id, NULL)));
 }
 
+/* There is no text for CHUNK. FALSE if nobody is to know. */
+static gboolean
+push_gap (GstInternvl *self, const GstInternvlChunk *chunk)
+{
+  g_autoptr (GstInternvlTextPad) textpad = gst_internvl_ref_textpad (self);
+
+  g_mutex_lock (&self->lock);
+  gboolean current = is_current (self, chunk);
+  if (current && textpad)
+    gst_internvl_text_pad_push_event (textpad, gst_event_new_gap (chunk->text_pts, chunk->stream_duration));
+  g_mutex_unlock (&self->lock);
+  return current;
+}
+
+static void
+on_skipped (gpointer owner, const GstInternvlChunk *chunk)
+{
+  GstInternvl *self = owner;
+
+  if (!push_gap (self, chunk))
+    return;
+  GST_DEBUG_OBJECT (self, "nothing moves in chunk %" G_GUINT64_FORMAT " at %" GST_TIME_FORMAT, chunk->index,
+      GST_TIME_ARGS (chunk->stream_time));
+  g_object_notify_by_pspec (G_OBJECT (self), gst_internvl_stats_pspec ());
+}
+
 static void
 on_dropped (gpointer owner, const GstInternvlChunk *chunk)
 {
   GstInternvl *self = owner;
-  g_autoptr (GstInternvlTextPad) textpad = gst_internvl_ref_textpad (self);
   GstInternvlWorkerStats stats;
 
-  g_mutex_lock (&self->lock);
-  gboolean current = is_current (self, chunk), live = self->live;
-  if (current && textpad)
-    gst_internvl_text_pad_push_event (textpad, gst_event_new_gap (chunk->text_pts, chunk->stream_duration));
-  g_mutex_unlock (&self->lock);
-  if (!current)
+  if (!push_gap (self, chunk))
     return;
-
+  g_mutex_lock (&self->lock);
+  gboolean live = self->live;
+  g_mutex_unlock (&self->lock);
   GST_INFO_OBJECT (self, "chunk %" G_GUINT64_FORMAT " at %" GST_TIME_FORMAT " is dropped", chunk->index,
       GST_TIME_ARGS (chunk->stream_time));
   gst_internvl_worker_get_stats (self->worker, &stats);
@@ -285,6 +307,7 @@ const GstInternvlWorkerFuncs gst_internvl_worker_funcs = {
   .partial = on_partial,
   .replied = gst_internvl_replied,
   .dropped = on_dropped,
+  .skipped = on_skipped,
   .event = on_event,
   .frame_failed = on_frame_failed,
   .failed = on_failed,
@@ -301,6 +324,8 @@ gst_internvl_make_stats (GstInternvl *self)
   return gst_structure_new ("internvl-stats",
       "chunks", G_TYPE_UINT64, stats.chunks,
       "dropped", G_TYPE_UINT64, stats.dropped,
+      "skipped", G_TYPE_UINT64, stats.skipped,
+      "cuts", G_TYPE_UINT64, stats.cuts,
       "frames-encoded", G_TYPE_UINT64, stats.frames_encoded,
       "frames-reused", G_TYPE_UINT64, stats.frames_reused,
       "prompt-tokens", G_TYPE_UINT64, stats.prompt_tokens,
@@ -320,8 +345,9 @@ gst_internvl_stats_pspec (void)
 
   if (g_once_init_enter (&pspec)) {
     GParamSpec *made = g_param_spec_boxed ("stats", "Statistics",
-        "Since the start: chunks answered and dropped, frames encoded and reused, prompt-tokens and tokens, "
-        "tokens-per-second, and the mean encode-ms, prefill-ms and decode-ms of an answer. Notified with each answer",
+        "Since the start: chunks answered, dropped, and skipped (nothing moved), cuts, frames-encoded and frames-reused, "
+        "prompt-tokens and tokens, tokens-per-second, and the mean encode-ms, prefill-ms and decode-ms of an answer. "
+        "Notified with each chunk",
         GST_TYPE_STRUCTURE, G_PARAM_READABLE | G_PARAM_STATIC_STRINGS);
     g_once_init_leave (&pspec, (gsize) made);
   }

@@ -8,6 +8,8 @@
 #define DEFAULT_CHUNK_SIZE 8
 #define DEFAULT_MAX_TILES 1
 #define DEFAULT_MAX_TOKENS 256
+#define DEFAULT_MOTION_THRESHOLD 8
+#define DEFAULT_SCENE_THRESHOLD 0.4f
 /* As the engine has it. */
 #define MAX_CHOICES 65536
 
@@ -27,6 +29,8 @@ enum
   PROP_CHUNK_STRIDE,
   PROP_MAX_TILES,
   PROP_REUSE_THRESHOLD,
+  PROP_MOTION_THRESHOLD,
+  PROP_SCENE_THRESHOLD,
   PROP_MAX_TOKENS,
   PROP_TEMPERATURE,
   PROP_TOP_P,
@@ -54,6 +58,8 @@ gst_internvl_settings_init (GstInternvlSettings *settings)
     .prompt = g_strdup (DEFAULT_PROMPT),
     .chunks = {.chunk_size = DEFAULT_CHUNK_SIZE,.rate_n = 0,.rate_d = 1},
     .max_tiles = DEFAULT_MAX_TILES,
+    .motion_threshold = DEFAULT_MOTION_THRESHOLD,
+    .scene_threshold = DEFAULT_SCENE_THRESHOLD,
     .generate = IVL_GENERATE_PARAMS_INIT,
     .post_messages = TRUE,
   };
@@ -103,7 +109,9 @@ gst_internvl_settings_install (GObjectClass *klass)
   g_object_class_install_property (klass, PROP_SYSTEM_PROMPT, g_param_spec_string ("system-prompt", "System prompt",
           "What the model is told before all else; NULL: what it was trained with", NULL, playing));
   g_object_class_install_property (klass, PROP_SAMPLING, g_param_spec_enum ("sampling", "Sampling",
-          "How the frames of a chunk are chosen", gst_internvl_sampling_get_type (), GST_INTERNVL_SAMPLING_UNIFORM,
+          "How the frames of a chunk are chosen. scene: four times as many are looked at, cuts between them are found on "
+          "the device, and each scene gets its part of chunk-size. motion: as uniform, but a chunk none of whose frames "
+          "shows motion is skipped, unless nothing was asked about since something moved", gst_internvl_sampling_get_type (), GST_INTERNVL_SAMPLING_UNIFORM,
           playing));
   g_object_class_install_property (klass, PROP_FRAME_RATE, gst_param_spec_fraction ("frame-rate", "Frame rate",
           "Frames sampled per second of video, by time stamp. 0/1: chunk-size frames over chunk-duration, or 2/1 if "
@@ -124,6 +132,13 @@ gst_internvl_settings_install (GObjectClass *klass)
           "Reuse threshold", "A frame that differs from the last encoded one by less than this is not encoded: the "
           "other stands in for it. In levels of 0 to 255, as the mean over the patch that changed most. 0: every "
           "frame is encoded", 0, 255, 0, playing));
+  g_object_class_install_property (klass, PROP_MOTION_THRESHOLD, g_param_spec_float ("motion-threshold",
+          "Motion threshold", "With sampling=motion: a frame that differs from the sampled one before it by less than "
+          "this shows no motion. In levels of 0 to 255, as the mean over the patch that changed most", 0, 255,
+          DEFAULT_MOTION_THRESHOLD, playing));
+  g_object_class_install_property (klass, PROP_SCENE_THRESHOLD, g_param_spec_float ("scene-threshold",
+          "Scene threshold", "With sampling=scene: a scene begins with a frame of which more than this part, by its "
+          "histogram of luma, is unlike the one before it", 0, 1, DEFAULT_SCENE_THRESHOLD, playing));
   g_object_class_install_property (klass, PROP_MAX_TOKENS, g_param_spec_uint ("max-tokens", "Tokens of an answer",
           "Where an answer is cut off; a token is about three quarters of an English word", 1, 65536,
           DEFAULT_MAX_TOKENS, playing));
@@ -342,6 +357,12 @@ gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue
     case PROP_REUSE_THRESHOLD:
       settings->reuse_threshold = g_value_get_float (value);
       break;
+    case PROP_MOTION_THRESHOLD:
+      settings->motion_threshold = g_value_get_float (value);
+      break;
+    case PROP_SCENE_THRESHOLD:
+      settings->scene_threshold = g_value_get_float (value);
+      break;
     case PROP_MAX_TOKENS:
       settings->generate.max_tokens = g_value_get_uint (value);
       break;
@@ -444,6 +465,12 @@ gst_internvl_settings_get (const GstInternvlSettings *settings, guint id, GValue
       break;
     case PROP_REUSE_THRESHOLD:
       g_value_set_float (value, settings->reuse_threshold);
+      break;
+    case PROP_MOTION_THRESHOLD:
+      g_value_set_float (value, settings->motion_threshold);
+      break;
+    case PROP_SCENE_THRESHOLD:
+      g_value_set_float (value, settings->scene_threshold);
       break;
     case PROP_MAX_TOKENS:
       g_value_set_uint (value, settings->generate.max_tokens);

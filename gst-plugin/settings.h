@@ -17,7 +17,7 @@ typedef struct {
   GstInternvlSampling sampling;
   GstInternvlSamplerConfig chunks;
   guint max_tiles;
-  float reuse_threshold;
+  float reuse_threshold, motion_threshold, scene_threshold;
   IvlGenerateParams generate;
   GPtrArray *choices;           /* of char, NULL-terminated, immutable; NULL: none */
   char *json_schema;

@@ -16,6 +16,9 @@ mirror (GstInternvl *self, GstClockTime time, GstClockTime duration)
   return self->segment.stop > time ? self->segment.stop - time : 0;
 }
 
+/* With sampling=scene. */
+#define SCENE_DENSITY 4
+
 static void
 on_sampled (gpointer data, gpointer user_data)
 {
@@ -28,12 +31,13 @@ on_sampled (gpointer data, gpointer user_data)
         GST_VIDEO_INFO_HEIGHT (&frame->info));
   frame->described = TRUE;
 
-  if (gst_internvl_worker_add_frame (self->worker, frame))
+  /* Of frames to choose from, as many are remembered as will be chosen. */
+  if (gst_internvl_worker_add_frame (self->worker, frame) && self->n_sampled++ % self->density == 0)
     gst_internvl_remember_frame (self, frame);
 }
 
 static void
-on_chunk (GstClockTime start, GstClockTime duration, GPtrArray *frames, gpointer user_data)
+on_chunk (GstClockTime start, GstClockTime duration, GPtrArray *frames, guint n_wanted, gpointer user_data)
 {
   GstInternvl *self = user_data;
   GstInternvlChunk *chunk = g_new0 (GstInternvlChunk, 1);
@@ -41,6 +45,7 @@ on_chunk (GstClockTime start, GstClockTime duration, GPtrArray *frames, gpointer
 
   chunk->index = self->next_index++;
   chunk->frames = frames;
+  chunk->n_wanted = n_wanted;
   chunk->timestamp = mirror (self, start, duration);
   chunk->duration = duration;
   chunk->stream_time = gst_segment_to_stream_time (segment, GST_FORMAT_TIME, chunk->timestamp);
@@ -61,6 +66,7 @@ on_chunk (GstClockTime start, GstClockTime duration, GPtrArray *frames, gpointer
   chunk->alert_on = g_strdup (self->settings.alert_on);
   chunk->alert_hold = self->settings.alert_hold;
   chunk->max_latency = self->settings.max_latency;
+  chunk->skip_still = self->settings.sampling == GST_INTERNVL_SAMPLING_MOTION;
   GST_OBJECT_UNLOCK (self);
   g_mutex_lock (&self->lock);
   chunk->epoch = self->epoch;
@@ -115,16 +121,21 @@ sample (GstInternvl *self, GstBuffer *buffer)
   GstClockTime duration = GST_BUFFER_DURATION (buffer), media_time;
   GstInternvlSamplerConfig config;
   guint max_tiles;
-  float reuse_threshold;
+  float reuse_threshold, motion_threshold, scene_threshold;
+  GstInternvlSampling sampling;
   gboolean may_expire;
 
   GST_OBJECT_LOCK (self);
   config = self->settings.chunks;
   max_tiles = self->settings.max_tiles;
   reuse_threshold = self->settings.reuse_threshold;
+  motion_threshold = self->settings.motion_threshold;
+  scene_threshold = self->settings.scene_threshold;
+  sampling = self->settings.sampling;
   may_expire = self->settings.max_latency != 0;
   GST_OBJECT_UNLOCK (self);
   config.eager = self->live;
+  config.density = self->density = sampling == GST_INTERNVL_SAMPLING_SCENE ? SCENE_DENSITY : 1;
   gst_internvl_sampler_configure (self->sampler, &config);
   g_mutex_lock (&self->lock);
   gst_internvl_sampler_config_resolve (&config, &self->chunk_duration, NULL, NULL);
@@ -150,6 +161,9 @@ sample (GstInternvl *self, GstBuffer *buffer)
   frame->timestamp = time;
   frame->max_tiles = max_tiles;
   frame->reuse_threshold = reuse_threshold;
+  frame->compare = sampling != GST_INTERNVL_SAMPLING_UNIFORM;
+  frame->motion_threshold = motion_threshold;
+  frame->scene_threshold = scene_threshold;
   frame->may_expire = may_expire;
   frame->arrival = g_get_monotonic_time ();
   gst_internvl_sampler_push (self->sampler, frame, media_time, duration);

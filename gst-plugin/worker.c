@@ -111,6 +111,7 @@ gst_internvl_worker_reset_stats (GstInternvlWorker *worker)
   g_mutex_lock (&worker->lock);
   memset (&worker->stats, 0, sizeof worker->stats);
   g_clear_pointer (&worker->previous, g_free);
+  worker->unseen = TRUE;
   g_mutex_unlock (&worker->lock);
 }
 
@@ -158,6 +159,7 @@ gst_internvl_worker_set_flushing (GstInternvlWorker *worker, gboolean flushing)
   worker->flushing = flushing;
   if (flushing) {
     worker->flushes++;
+    worker->unseen = TRUE;
     g_clear_pointer (&worker->previous, g_free);
     while ((frame = g_queue_pop_head (&worker->frames))) {
       frame->ready = TRUE;
@@ -196,6 +198,13 @@ is_open (GstInternvlWorker *worker)
       (worker->state != MODEL_FAILED || worker->passthrough);
 }
 
+/* With the lock. */
+static gboolean
+is_full (GstInternvlWorker *worker)
+{
+  return worker->frames.length >= MAX_FRAMES || worker->n_comparing >= MAX_COMPARING;
+}
+
 gboolean
 gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *frame)
 {
@@ -207,7 +216,7 @@ gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *fram
     /* A live source can't wait, and the frames of a chunk that will come too late anyway are not worth its
      * buffers. */
     if (!is_open (worker) || worker->state == MODEL_FAILED || (worker->live && (worker->state == MODEL_LOADING ||
-                worker->frames.length >= MAX_FRAMES))) {
+                is_full (worker)))) {
       GST_LOG ("frame %" GST_TIME_FORMAT " is lost", GST_TIME_ARGS (frame->timestamp));
       frame->ready = TRUE;
       lost = g_steal_pointer (&frame->buffer);
@@ -220,6 +229,21 @@ gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *fram
   g_mutex_unlock (&worker->lock);
   gst_clear_buffer (&lost);
   return kept;
+}
+
+void
+gst_internvl_worker_discard_frame (GstInternvlWorker *worker, GstInternvlFrame *frame)
+{
+  g_mutex_lock (&worker->lock);
+  if (worker->thread && !worker->quit) {
+    GPtrArray *frames = g_ptr_array_new_with_free_func ((GDestroyNotify) gst_internvl_frame_unref);
+
+    g_ptr_array_add (frames, g_steal_pointer (&frame));
+    g_queue_push_tail (&worker->trash, frames);
+    g_cond_signal (&worker->work);
+  }
+  g_mutex_unlock (&worker->lock);
+  gst_internvl_frame_unref (frame);
 }
 
 static void
@@ -278,7 +302,7 @@ gst_internvl_worker_wait_room (GstInternvlWorker *worker)
   gboolean open;
 
   g_mutex_lock (&worker->lock);
-  while ((open = is_open (worker)) && !worker->live && (worker->frames.length >= MAX_FRAMES ||
+  while ((open = is_open (worker)) && !worker->live && (is_full (worker) ||
           gst_internvl_worker_count_chunks (worker, JOB_WAITING) + gst_internvl_worker_count_chunks (worker, JOB_ASKED) >= MAX_CHUNKS_ALL))
     g_cond_wait (&worker->progress, &worker->lock);
   g_mutex_unlock (&worker->lock);

@@ -17,6 +17,8 @@ G_BEGIN_DECLS
 
 typedef struct {
   guint64 chunks, dropped;      /* answered, skipped */
+  guint64 skipped;              /* since nothing moved */
+  guint64 cuts;                 /* between scenes */
   guint64 frames_encoded, frames_reused;
   guint64 prompt_tokens, generated_tokens;
   guint64 encode_ns, prefill_ns, decode_ns;     /* sums over the answers */
@@ -42,8 +44,10 @@ typedef struct {
   /* A question in between: with an answer or an error. */
   void (*replied) (gpointer owner, const GstInternvlChunk *chunk, const char *prompt, const IvlAnswer *answer,
       const GError *error);
-  /* CHUNK (borrowed) was skipped. */
+  /* CHUNK (borrowed) was not answered, since there was no time for it or it could not be. */
   void (*dropped) (gpointer owner, const GstInternvlChunk *chunk);
+  /* Nor was this one, since nothing moves in it. */
+  void (*skipped) (gpointer owner, const GstInternvlChunk *chunk);
   /* An event (transfer full) whose turn it is; may be called on the streaming thread, must not block. */
   void (*event) (gpointer owner, GstEvent *event);
   /* A frame can't be read; the chunk goes on without. */
@@ -84,6 +88,8 @@ void gst_internvl_worker_set_passthrough (GstInternvlWorker *worker, gboolean pa
 
 /* Takes a reference, unless FRAME is here already. FALSE: it is lost, since there was no room. */
 gboolean gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *frame);
+/* Takes FRAME, to be let go of on the worker's thread: what belongs to it is the device's. */
+void gst_internvl_worker_discard_frame (GstInternvlWorker *worker, GstInternvlFrame *frame);
 /* Takes CHUNK, whose frames were added. */
 void gst_internvl_worker_add_chunk (GstInternvlWorker *worker, GstInternvlChunk *chunk);
 /* Takes CHUNK, which has an id: a question in between the chunks, whose frames were added before. It waits for no

@@ -1,4 +1,5 @@
 /* What the worker does next, and what it won't do any more. With the lock, all of it. */
+#include "scenes.h"
 #include "workerprivate.h"
 
 #include <string.h>
@@ -32,7 +33,7 @@ frames_state (const GstInternvlChunk *chunk)
 
   for (guint i = 0; i < chunk->frames->len; i++) {
     GstInternvlFrame *frame = g_ptr_array_index (chunk->frames, i);
-    if (!frame->ready)
+    if (!frame->ready || frame->comparing)
       return FRAMES_PENDING;
     n_images += frame->image != NULL;
   }
@@ -46,6 +47,60 @@ drop (GstInternvlWorker *worker, GstInternvlJob *job)
   g_queue_push_tail (&worker->trash, job->chunk->frames);
   job->chunk->frames = g_ptr_array_new ();
   job->state = JOB_DONE;
+  if (!job->still)
+    worker->unseen = TRUE;
+}
+
+static gboolean
+shows_motion (const GstInternvlChunk *chunk)
+{
+  for (guint i = 0; i < chunk->frames->len; i++)
+    if (!((const GstInternvlFrame *) g_ptr_array_index (chunk->frames, i))->still)
+      return TRUE;
+  return FALSE;
+}
+
+static void
+choose_frames (GstInternvlWorker *worker, GstInternvlChunk *chunk)
+{
+  GPtrArray *all = chunk->frames;
+
+  if (all->len <= chunk->n_wanted)
+    return;
+  g_autofree gboolean *cuts = g_new (gboolean, all->len);
+  g_autofree guint *chosen = g_new (guint, chunk->n_wanted);
+  for (guint i = 0; i < all->len; i++)
+    cuts[i] = ((const GstInternvlFrame *) g_ptr_array_index (all, i))->cut;
+  guint n = gst_internvl_choose_frames (cuts, all->len, chunk->n_wanted, chosen);
+  chunk->frames = g_ptr_array_new_full (n, (GDestroyNotify) gst_internvl_frame_unref);
+  for (guint i = 0; i < n; i++)
+    g_ptr_array_add (chunk->frames, gst_internvl_frame_ref (g_ptr_array_index (all, chosen[i])));
+  g_queue_push_tail (&worker->trash, all);
+}
+
+/* Which of them show something, and by which frames; oldest first, since it depends on what is asked before. */
+static void
+settle_chunks (GstInternvlWorker *worker)
+{
+  for (GList *l = worker->jobs.head; l; l = l->next) {
+    GstInternvlJob *job = l->data;
+
+    if (!job->chunk || job->state != JOB_WAITING || job->settled)
+      continue;
+    FramesState state = frames_state (job->chunk);
+    if (state == FRAMES_PENDING)
+      return;
+    if (state == FRAMES_ALL_LOST)
+      continue;
+    if (job->chunk->skip_still && !worker->unseen && !shows_motion (job->chunk)) {
+      job->still = TRUE;
+      drop (worker, job);
+      continue;
+    }
+    choose_frames (worker, job->chunk);
+    job->settled = TRUE;
+    worker->unseen = FALSE;
+  }
 }
 
 /* Whether it is not worth its frames' encoding any more. */
@@ -64,17 +119,19 @@ gst_internvl_worker_next_chunk (GstInternvlWorker *worker)
   guint asked = 0;
   GstInternvlJob *next = NULL;
 
-  /* Newest first: of those that wait only one stays. */
+  settle_chunks (worker);
+  /* Newest first: of those that wait only one stays. One that may turn out to show nothing takes nobody's place. */
   for (GList *l = worker->jobs.tail; l && worker->live; l = l->prev) {
     GstInternvlJob *job = l->data;
     if (!job->chunk || job->state != JOB_WAITING)
       continue;
     if (next || frames_state (job->chunk) >= FRAMES_SOME_LOST)
       drop (worker, job);
-    else
+    else if (job->settled || !job->chunk->skip_still)
       next = job;
   }
   next = NULL;
+  settle_chunks (worker);
 
   for (GList *l = worker->jobs.head; l && !next; l = l->next) {
     GstInternvlJob *job = l->data;

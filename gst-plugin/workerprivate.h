@@ -10,6 +10,8 @@ GST_DEBUG_CATEGORY_EXTERN (gst_internvl_debug);
 
 /* Frames that wait to be mapped, at most. They hold on to buffers, of which a source may have few. */
 #define MAX_FRAMES 4
+/* Frames at the device, to be compared, at most: it is behind, then. */
+#define MAX_COMPARING 16
 /* Questions at the model at a time under `all`: two, so that one is prefilled or encoded while the other is decoded.
  * Under `live` one, since a second would make both late. */
 #define MAX_ASKED_ALL 2
@@ -30,6 +32,8 @@ typedef struct
   GstEvent *event;
   GstInternvlChunk *chunk;
   JobState state;
+  gboolean settled;             /* its frames are chosen, and show something */
+  gboolean still;               /* they don't: done, skipped */
   char *prompt;
   GString *text;                /* so far, if wanted */
   gsize told;                   /* bytes of it */
@@ -64,6 +68,9 @@ struct GstInternvlWorker
   ModelState state;
   GCancellable *cancellable;
   char *previous;               /* the last answer */
+  guint n_comparing;            /* frames at the device, to be compared */
+  GError *compare_error;        /* that comparing met with, not told yet */
+  gboolean unseen;              /* something moved, or may have, in a chunk that was dropped */
   GstInternvlWorkerStats stats;
   IvlClient *client;            /* never changes */
 
@@ -72,8 +79,10 @@ struct GstInternvlWorker
   char *device, *path;
   IvlWeights weights;
   gboolean share;
-  IvlImage *last;               /* of the frame before, with a reuse threshold */
-  guint last_flushes;           /* when it was made */
+  IvlImage *last;               /* asked for, with a reuse threshold; stands in for the next one like it */
+  guint last_flushes;           /* when it was */
+  IvlImage *seen;               /* of the frame before, to compare the next one with */
+  guint seen_flushes;           /* when it was made */
 };
 
 void gst_internvl_job_free (GstInternvlJob *job);

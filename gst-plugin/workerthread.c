@@ -87,6 +87,84 @@ on_done (IvlSession *session, IvlAnswer *answer, const GError *error, gpointer u
   g_mutex_unlock (&worker->lock);
 }
 
+/* What may stand in for the next frame like it is what was asked for last, not what was seen last: that may never be
+ * encoded. In the order of the stream, before IMAGE is asked for. Without the lock. */
+static void
+link_image (GstInternvlWorker *worker, GstInternvlFrame *frame, guint flushes)
+{
+  if (!frame->image || frame->linked)
+    return;
+  frame->linked = TRUE;
+  if (frame->reuse_threshold == 0 || flushes != worker->last_flushes)
+    g_clear_pointer (&worker->last, ivl_image_unref);
+  if (frame->reuse_threshold == 0)
+    return;
+  ivl_image_set_previous (frame->image, worker->last);
+  ivl_image_unref (worker->last);
+  worker->last = ivl_image_ref (frame->image);
+  worker->last_flushes = flushes;
+}
+
+/* With the lock. Whether a frame with a reuse threshold is encoded is known later. */
+static void
+count_asked (GstInternvlWorker *worker, GstInternvlFrame *frame)
+{
+  if (!frame->image || frame->counted || frame->reuse_threshold > 0)
+    return;
+  frame->counted = TRUE;
+  worker->stats.frames_encoded++;
+}
+
+typedef struct
+{
+  GstInternvlWorker *worker;    /* borrowed: its thread waits for all that are compared */
+  GstInternvlFrame *frame;      /* owned */
+} Comparison;
+
+/* On the engine's thread. */
+static void
+on_change (IvlImage *image, const IvlImageChange *change, const GError *error, gpointer user_data)
+{
+  Comparison *comparison = user_data;
+  GstInternvlWorker *worker = comparison->worker;
+  GstInternvlFrame *frame = comparison->frame;
+
+  g_mutex_lock (&worker->lock);
+  if (change) {
+    frame->still = change->motion < frame->motion_threshold;
+    frame->cut = change->scene > frame->scene_threshold;
+    /* What has nothing before it is all new, and no cut. */
+    worker->stats.cuts += frame->cut && change->scene < 1;
+  } else if (!worker->compare_error) {
+    worker->compare_error = g_error_copy (error);
+  }
+  frame->comparing = FALSE;
+  worker->n_comparing--;
+  g_queue_push_tail (&worker->trash, g_ptr_array_new_with_free_func ((GDestroyNotify) gst_internvl_frame_unref));
+  g_ptr_array_add (worker->trash.tail->data, frame);
+  g_cond_signal (&worker->work);
+  g_cond_broadcast (&worker->progress);
+  g_mutex_unlock (&worker->lock);
+  g_free (comparison);
+}
+
+/* Without the lock; FRAME is marked as being compared already. */
+static void
+compare (GstInternvlWorker *worker, GstInternvlFrame *frame, guint flushes)
+{
+  Comparison *comparison = g_new (Comparison, 1);
+
+  if (flushes != worker->seen_flushes)
+    g_clear_pointer (&worker->seen, ivl_image_unref);
+  *comparison = (Comparison) { worker, gst_internvl_frame_ref (frame) };
+  /* Before a callback that may let go of it. */
+  IvlImage *before = worker->seen;
+  worker->seen = ivl_image_ref (frame->image);
+  worker->seen_flushes = flushes;
+  ivl_image_compare_async (worker->seen, before, on_change, comparison);
+  ivl_image_unref (before);
+}
+
 static void
 make_image (GstInternvlWorker *worker, GstInternvlFrame *frame, gboolean prefetch)
 {
@@ -98,33 +176,32 @@ make_image (GstInternvlWorker *worker, GstInternvlFrame *frame, gboolean prefetc
   guint flushes = worker->flushes;
   g_mutex_unlock (&worker->lock);
   gboolean lost = worker->state == MODEL_FAILED;
-  if (frame->reuse_threshold == 0 || flushes != worker->last_flushes)
-    g_clear_pointer (&worker->last, ivl_image_unref);
   if (lost) {
     GST_LOG ("frame %" GST_TIME_FORMAT " comes after a failure", GST_TIME_ARGS (frame->timestamp));
   } else if (!gst_internvl_map (&mapping, &frame->info, frame->buffer, &error)) {
     worker->funcs->frame_failed (worker->owner, error);
   } else {
-    image = ivl_image_new_after (worker->model, &mapping.picture, frame->max_tiles, worker->last,
-        frame->reuse_threshold, &error);
+    image = ivl_image_new_after (worker->model, &mapping.picture, frame->max_tiles, NULL, frame->reuse_threshold,
+        &error);
     gst_internvl_unmap (&mapping);
     if (!image)
       fail (worker, error);
-    else if (prefetch)
-      ivl_image_prefetch (image, worker->client);
-  }
-  if (image && frame->reuse_threshold > 0) {
-    ivl_image_unref (worker->last);
-    worker->last = ivl_image_ref (image);
-    worker->last_flushes = flushes;
   }
   g_mutex_lock (&worker->lock);
   frame->image = image;
-  frame->ready = TRUE;
-  if (image && frame->reuse_threshold == 0) {
-    worker->stats.frames_encoded++;
-    frame->counted = TRUE;
+  frame->comparing = image && frame->compare;
+  worker->n_comparing += frame->comparing;
+  g_mutex_unlock (&worker->lock);
+  if (image && frame->compare) {
+    compare (worker, frame, flushes);
+  } else if (image && prefetch) {
+    link_image (worker, frame, flushes);
+    ivl_image_prefetch (image, worker->client);
   }
+  g_mutex_lock (&worker->lock);
+  frame->ready = TRUE;
+  if (prefetch && !frame->compare)
+    count_asked (worker, frame);
   GstBuffer *buffer = g_steal_pointer (&frame->buffer);
   g_cond_broadcast (&worker->progress);
   g_mutex_unlock (&worker->lock);
@@ -150,6 +227,7 @@ ask (GstInternvlWorker *worker, GstInternvlJob *job, guint flushes, const char *
 
     times[i] = chunk->stream_time + (frame->timestamp - chunk->timestamp);
     detections[i] = frame->detections;
+    link_image (worker, frame, flushes);
     if (frame->image)
       images[question.n_images++] = frame->image;
   }
@@ -239,12 +317,18 @@ deliver_head (GstInternvlWorker *worker)
       worker->stats.decode_ns += answer->decode_ns;
       g_free (worker->previous);
       worker->previous = g_strdup (answer->text);
+    } else if (job->still) {
+      worker->stats.skipped++;
     } else {
       worker->stats.dropped++;
+      worker->unseen = TRUE;
     }
+    gboolean still = job->still;
     g_mutex_unlock (&worker->lock);
     if (answer)
       worker->funcs->answered (worker->owner, chunk, prompt, answer);
+    else if (still)
+      worker->funcs->skipped (worker->owner, chunk);
     else
       worker->funcs->dropped (worker->owner, chunk);
     gst_internvl_chunk_free (chunk);
@@ -379,8 +463,17 @@ gst_internvl_worker_thread (gpointer data)
   g_mutex_lock (&worker->lock);
   for (;;) {
     reap (worker);
-    if (worker->quit && g_queue_is_empty (&worker->abandoned) && g_queue_is_empty (&worker->questions))
+    if (worker->quit && g_queue_is_empty (&worker->abandoned) && g_queue_is_empty (&worker->questions) &&
+        worker->n_comparing == 0 && g_queue_is_empty (&worker->trash))
       break;
+    if (worker->compare_error) {
+      g_autoptr (GError) error = g_steal_pointer (&worker->compare_error);
+
+      g_mutex_unlock (&worker->lock);
+      fail (worker, error);
+      g_mutex_lock (&worker->lock);
+      continue;
+    }
     job = gst_internvl_worker_next_question (worker);
     if (question_is_done (worker)) {
       deliver_question (worker);
@@ -404,6 +497,7 @@ gst_internvl_worker_thread (gpointer data)
     } else if ((job = gst_internvl_worker_next_chunk (worker))) {
       for (guint i = 0; i < job->chunk->frames->len; i++) {
         GstInternvlFrame *frame = g_ptr_array_index (job->chunk->frames, i);
+        count_asked (worker, frame);
         if (frame->image && frame->uses++ > 0)
           worker->stats.frames_reused++;
       }
@@ -414,5 +508,6 @@ gst_internvl_worker_thread (gpointer data)
   }
   g_mutex_unlock (&worker->lock);
   g_clear_pointer (&worker->last, ivl_image_unref);
+  g_clear_pointer (&worker->seen, ivl_image_unref);
   return NULL;
 }

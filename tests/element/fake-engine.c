@@ -17,6 +17,7 @@ struct IvlModel
   IvlModelStats stats;
   GThread *thread;
   GQueue questions;             /* of Question */
+  GQueue changes;               /* of Change */
   gboolean quit;
 };
 
@@ -24,7 +25,9 @@ struct IvlImage
 {
   gatomicrefcount refs;
   guint8 color[3];              /* of the one that stands in, if reused */
-  gboolean reused, used;
+  IvlModel *model;              /* borrowed */
+  float threshold;
+  gboolean reused, used, compared;
   guint max_tiles;
 };
 
@@ -47,6 +50,14 @@ typedef struct
   gpointer user_data, text_data;
 } Question;
 
+typedef struct
+{
+  IvlImage *image;
+  IvlImageChange change;
+  IvlChangeFunc done;
+  gpointer user_data;
+} Change;
+
 static GMutex lock;
 static GCond changed;
 static GHashTable *shared;      /* key -> IvlModel, borrowed */
@@ -55,7 +66,7 @@ static gboolean initialised;
 static struct
 {
   char *answer;
-  gboolean hold_loading, hold_answers, hold_images;
+  gboolean hold_loading, hold_answers, hold_images, hold_changes;
   guint permits;
   guint delay_ms, load_ms;
   struct
@@ -181,6 +192,14 @@ fake_engine_hold_images (gboolean hold)
 {
   enter ();
   fake.hold_images = hold;
+  leave ();
+}
+
+void
+fake_engine_hold_changes (gboolean hold)
+{
+  enter ();
+  fake.hold_changes = hold;
   leave ();
 }
 
@@ -361,6 +380,7 @@ ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *param
     model->path = g_strdup (path);
     model->name = g_path_get_basename (path);
     g_queue_init (&model->questions);
+    g_queue_init (&model->changes);
     fake.counts.models_alive++;
     model->thread = g_thread_new ("fake-engine", scheduler, model);
   }
@@ -497,12 +517,57 @@ ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_tiles, GErr
   return ivl_image_new_after (model, picture, max_tiles, NULL, 0, error);
 }
 
+static gint
+difference_of (const IvlImage *a, const IvlImage *b)
+{
+  gint difference = 0;
+
+  for (guint i = 0; i < 3; i++)
+    difference = MAX (difference, ABS (a->color[i] - b->color[i]));
+  return difference;
+}
+
+/* With the lock. */
+static void
+set_previous (IvlImage *image, const IvlImage *previous)
+{
+  if (!previous || difference_of (image, previous) >= image->threshold)
+    return;
+  memcpy (image->color, previous->color, sizeof image->color);
+  image->reused = TRUE;
+}
+
+void
+ivl_image_set_previous (IvlImage *image, IvlImage *previous)
+{
+  enter ();
+  set_previous (image, previous);
+  leave ();
+}
+
+/* Of one colour, so that it is all another or not at all; how much by how much lighter it is. */
+void
+ivl_image_compare_async (IvlImage *image, IvlImage *previous, IvlChangeFunc done, gpointer user_data)
+{
+  Change *change = g_new0 (Change, 1);
+
+  enter ();
+  g_assert (!image->used && !image->compared && (!previous || previous->compared));
+  image->compared = TRUE;
+  gint difference = previous ? difference_of (image, previous) : 255;
+  change->image = ivl_image_ref (image);
+  change->change = (IvlImageChange) { difference, difference / 255.f };
+  change->done = done;
+  change->user_data = user_data;
+  g_queue_push_tail (&image->model->changes, change);
+  leave ();
+}
+
 IvlImage *
 ivl_image_new_after (IvlModel *model, const IvlPicture *picture, guint max_tiles, IvlImage *previous, float threshold,
     GError **error)
 {
   IvlImage *image = NULL;
-  gint difference = 0;
 
   enter ();
   while (fake.hold_images)
@@ -512,12 +577,9 @@ ivl_image_new_after (IvlModel *model, const IvlPicture *picture, guint max_tiles
     g_atomic_ref_count_init (&image->refs);
     image->max_tiles = max_tiles;
     mean_color (picture, image->color);
-    for (guint i = 0; i < 3 && previous; i++)
-      difference = MAX (difference, ABS (image->color[i] - previous->color[i]));
-    if (previous && difference < threshold) {
-      memcpy (image->color, previous->color, sizeof image->color);
-      image->reused = TRUE;
-    }
+    image->model = model;
+    image->threshold = threshold;
+    set_previous (image, previous);
     fake.counts.images++;
     fake.counts.images_alive++;
   }
@@ -822,6 +884,23 @@ tell_first_words (IvlModel *model)
   }
 }
 
+/* With the lock, which is let go of meanwhile. */
+static void
+tell_changes (IvlModel *model)
+{
+  Change *change;
+
+  while (!fake.hold_changes && (change = g_queue_pop_head (&model->changes))) {
+    g_autoptr (GError) error = NULL;
+    gboolean ok = !fails (FAKE_CHANGE, &error);
+    g_mutex_unlock (&lock);
+    change->done (change->image, ok ? &change->change : NULL, error, change->user_data);
+    ivl_image_unref (change->image);
+    g_free (change);
+    g_mutex_lock (&lock);
+  }
+}
+
 static gpointer
 scheduler (gpointer data)
 {
@@ -829,6 +908,7 @@ scheduler (gpointer data)
 
   enter ();
   for (;;) {
+    tell_changes (model);
     tell_first_words (model);
     GList *link = find_ready (model);
 

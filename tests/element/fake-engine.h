@@ -31,11 +31,14 @@ void fake_engine_hold_answers (gboolean hold);
 void fake_engine_release_answers (guint count);
 /* Making images waits: the element's worker is stuck. */
 void fake_engine_hold_images (gboolean hold);
+/* Comparing waits. */
+void fake_engine_hold_changes (gboolean hold);
 
 typedef enum {
   FAKE_DEVICE,
   FAKE_LOAD,
   FAKE_IMAGE,
+  FAKE_CHANGE,  /* comparing ends with an error */
   FAKE_SESSION,
   FAKE_ASK,     /* ask_async returns FALSE */
   FAKE_ANSWER,  /* the question ends with an error */

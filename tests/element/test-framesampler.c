@@ -10,7 +10,7 @@ typedef struct
 {
   GstInternvlSampler *sampler;
   GString *out;
-  guint alive, sampled;
+  guint alive, sampled, n_wanted;
 } Fixture;
 
 static Fixture *current;
@@ -35,8 +35,9 @@ on_sampled (gpointer frame, gpointer user_data)
 }
 
 static void
-on_chunk (GstClockTime start, GstClockTime duration, GPtrArray *frames, gpointer user_data)
+on_chunk (GstClockTime start, GstClockTime duration, GPtrArray *frames, guint n_wanted, gpointer user_data)
 {
+  current->n_wanted = n_wanted;
   g_string_append_printf (current->out, "%s%u+%u:", current->out->len ? "; " : "", (guint) (start / MS),
       (guint) (duration / MS));
   for (guint i = 0; i < frames->len; i++)
@@ -269,6 +270,24 @@ test_overlap (Fixture *f, gconstpointer data)
   expect (f, "0+1000: 2 7; 500+1000: 7 12; 1000+1000: 12 17; 1500+800: 17 22");
 }
 
+/* More than are wanted, for others to choose from; it may come to all frames that there are. */
+static void
+test_density (Fixture *f, gconstpointer data)
+{
+  GstInternvlSamplerConfig config = { 2, 2, 1, 0, 0, FALSE, 3 };
+
+  gst_internvl_sampler_configure (f->sampler, &config);
+  feed (f, 0, 10, 0, 100, TRUE);
+  expect (f, "0+1000: 0 2 4 5 7 9");
+  g_assert_cmpuint (f->n_wanted, ==, 2);
+  config.density = 60;
+  gst_internvl_sampler_configure (f->sampler, &config);
+  feed (f, 11, 30, 1100, 100, TRUE);
+  /* From the next window on. */
+  expect (f, "0+1000: 0 2 4 5 7 9; 1000+1000: 10 12 14 15 17 19; 2000+1000: 20 21 22 23 24 25 26 27 28 29");
+  g_assert_cmpuint (f->n_wanted, ==, 2);
+}
+
 static void
 test_long_stride (Fixture *f, gconstpointer data)
 {
@@ -333,6 +352,7 @@ main (int argc, char **argv)
   add (gap_event);
   add (no_timestamps);
   add (overlap);
+  add (density);
   add (long_stride);
   add (reconfigure);
   add (random);
