@@ -100,6 +100,7 @@ measure (IvlChanges *self, IvlImage *image, const IvlImage *previous, IvlImageCh
     return FALSE;
   }
   g_clear_pointer (&image->upload, ivl_vk_buffer_free);
+  g_clear_pointer (&image->picture, ivl_device_picture_unref);
   ivl_vk_buffer_invalidate (self->result);
   image->luma = g_memdup2 ((const guint8 *) self->result->map + LUMA_OFFSET, luma_bytes (image));
   *change = (IvlImageChange){ 255.f, 1.f };

@@ -193,6 +193,7 @@ prepare (IvlEncoder *self, IvlImage *image, GError **error)
   if (!ivl_vk_run (model->stream, error) || !follow (self, image, &alike, error))
     goto done;
   g_clear_pointer (&image->upload, ivl_vk_buffer_free);
+  g_clear_pointer (&image->picture, ivl_device_picture_unref);
   ok = TRUE;
   if (alike)
     g_clear_pointer (&image->embeddings, ivl_vk_buffer_free);

@@ -74,7 +74,8 @@ struct IvlImage {
   guint64 serial;
   guint n_tiles;
   IvlImagePlan plan;
-  IvlVkBuffer *upload;        /* pixels; freed once encoded */
+  IvlVkBuffer *upload;        /* pixels, and tables for them; freed once encoded */
+  IvlDevicePicture *picture;  /* owned: or pixels that were on the device; likewise */
   IvlVkBuffer *embeddings;    /* [tiles * tile_tokens, H], once ready; see ivl_image_source */
   IvlVkBuffer *tiles;         /* u8 RGB, to compare later ones with; of images with a threshold, or luma */
   guint32 *luma;              /* histograms; NULL: not compared yet. If there are any, tiles take the place of upload */

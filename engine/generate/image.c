@@ -1,18 +1,26 @@
 /* IvlImage: pixels handed in, embeddings once the scheduler has encoded them. */
 #include "generate/engine.h"
 
-IvlImage *
-ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_tiles, GError **error)
+/* PICTURE or ON_DEVICE. */
+static IvlImage *
+image_new (IvlModel *model, const IvlPicture *picture, IvlDevicePicture *on_device, guint max_tiles, GError **error)
 {
   const IvlConfig *config = model->config;
+  guint size = config->vision.image_size, patch = config->vision.patch_size;
   IvlImage *self = g_new0 (IvlImage, 1);
   self->ref_count = 1;
   self->model = ivl_model_ref (model);
-  if (!config->dynamic_image_size)
-    max_tiles = 1;
-  if (!ivl_image_plan_init (&self->plan, model->device, picture, config->vision.image_size, config->vision.patch_size,
-                            MAX (max_tiles, 1), config->use_thumbnail, error)
-      || !(self->upload = ivl_vk_buffer_new (model->device, IVL_VK_UPLOAD, self->plan.upload_bytes, error))) {
+  max_tiles = config->dynamic_image_size ? MAX (max_tiles, 1) : 1;
+  gboolean ok;
+  if (on_device) {
+    self->picture = ivl_device_picture_ref (on_device);
+    ok = ivl_image_plan_init_apart (&self->plan, model->device, &on_device->layout, on_device->places,
+                                    (IvlSpan){ on_device->buffer, 0, on_device->buffer->size }, size, patch, max_tiles,
+                                    config->use_thumbnail, error);
+  } else {
+    ok = ivl_image_plan_init (&self->plan, model->device, picture, size, patch, max_tiles, config->use_thumbnail, error);
+  }
+  if (!ok || !(self->upload = ivl_vk_buffer_new (model->device, IVL_VK_UPLOAD, self->plan.upload_bytes, error))) {
     ivl_image_unref (self);
     return NULL;
   }
@@ -25,15 +33,15 @@ ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_tiles, GErr
   return self;
 }
 
-IvlImage *
-ivl_image_new_after (IvlModel *model, const IvlPicture *picture, guint max_tiles, IvlImage *previous, float threshold,
-                     GError **error)
+static IvlImage *
+image_new_after (IvlModel *model, const IvlPicture *picture, IvlDevicePicture *on_device, guint max_tiles,
+                 IvlImage *previous, float threshold, GError **error)
 {
   if (previous && previous->model != model) {
     ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "ivl_image_new_after: the previous image belongs to another model");
     return NULL;
   }
-  IvlImage *self = ivl_image_new (model, picture, max_tiles, error);
+  IvlImage *self = image_new (model, picture, on_device, max_tiles, error);
   if (!self || !(threshold > 0.f))
     return self;
   self->threshold = threshold;
@@ -56,6 +64,31 @@ ivl_image_set_previous (IvlImage *self, IvlImage *previous)
   }
   g_mutex_unlock (&model->lock);
   ivl_image_unref (old);
+}
+
+IvlImage *
+ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_tiles, GError **error)
+{
+  return image_new (model, picture, NULL, max_tiles, error);
+}
+
+IvlImage *
+ivl_image_new_after (IvlModel *model, const IvlPicture *picture, guint max_tiles, IvlImage *previous, float threshold,
+                     GError **error)
+{
+  return image_new_after (model, picture, NULL, max_tiles, previous, threshold, error);
+}
+
+IvlImage *
+ivl_image_new_from_device (IvlModel *model, IvlDevicePicture *picture, guint max_tiles, IvlImage *previous,
+                           float threshold, GError **error)
+{
+  if (picture->device != model->device || picture->readback) {
+    ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "ivl_image_new_from_device: the picture is %s",
+              picture->readback ? "made for reading back" : "on another device than the model");
+    return NULL;
+  }
+  return image_new_after (model, NULL, picture, max_tiles, previous, threshold, error);
 }
 
 gboolean
@@ -81,6 +114,7 @@ ivl_image_unref (IvlImage *self)
     return;
   ivl_image_plan_deinit (&self->plan);
   ivl_vk_buffer_free (self->upload);
+  ivl_device_picture_unref (self->picture);
   ivl_vk_buffer_free (self->embeddings);
   ivl_vk_buffer_free (self->tiles);
   g_free (self->luma);

@@ -252,9 +252,10 @@ static GMutex registry_lock;
 static GCond registry_changed;
 static GHashTable *registry; /* key -> Shared */
 
-IvlModel *
-ivl_model_share (const char *device_name, const char *path, const IvlModelParams *params, GCancellable *cancellable,
-                 GError **error)
+/* On DEVICE, or if that is NULL on what DEVICE_NAME says. */
+static IvlModel *
+share (IvlDevice *device, const char *device_name, const char *path, const IvlModelParams *params,
+       GCancellable *cancellable, GError **error)
 {
   static const IvlModelParams defaults = { 0 };
   if (!params)
@@ -264,7 +265,10 @@ ivl_model_share (const char *device_name, const char *path, const IvlModelParams
     return NULL;
   }
   g_autofree char *canonical = g_canonicalize_filename (path, NULL);
-  g_autofree char *key = g_strdup_printf ("%s|%d|%u|%u|%" G_GUINT64_FORMAT "|%s", device_name ? device_name : "",
+  /* The model of a device given keeps it, so that its address isn't another's meanwhile. */
+  g_autofree char *place = device ? g_strdup_printf ("%p", (void *) device)
+                                  : g_strdup_printf ("=%s", device_name ? device_name : "");
+  g_autofree char *key = g_strdup_printf ("%s|%d|%u|%u|%" G_GUINT64_FORMAT "|%s", place,
                                           params->weights, params->context_tokens, params->max_sessions,
                                           params->kv_bytes, canonical);
   g_mutex_lock (&registry_lock);
@@ -293,7 +297,7 @@ ivl_model_share (const char *device_name, const char *path, const IvlModelParams
   g_hash_table_insert (registry, g_strdup (key), shared);
   g_mutex_unlock (&registry_lock);
 
-  IvlDevice *device = ivl_device_open (device_name, error);
+  device = device ? ivl_device_ref (device) : ivl_device_open (device_name, error);
   IvlModel *model = device ? ivl_model_load (device, path, params, cancellable, error) : NULL;
   ivl_device_unref (device);
 
@@ -308,6 +312,30 @@ ivl_model_share (const char *device_name, const char *path, const IvlModelParams
   g_cond_broadcast (&registry_changed);
   g_mutex_unlock (&registry_lock);
   return model;
+}
+
+IvlModel *
+ivl_model_share (const char *device_name, const char *path, const IvlModelParams *params, GCancellable *cancellable,
+                 GError **error)
+{
+  return share (NULL, device_name, path, params, cancellable, error);
+}
+
+IvlModel *
+ivl_model_share_on (IvlDevice *device, const char *path, const IvlModelParams *params, GCancellable *cancellable,
+                    GError **error)
+{
+  if (!device) {
+    ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "ivl_model_share_on: no device given");
+    return NULL;
+  }
+  return share (device, NULL, path, params, cancellable, error);
+}
+
+IvlDevice *
+ivl_model_get_device (IvlModel *self)
+{
+  return self->device;
 }
 
 IvlModel *

@@ -34,7 +34,7 @@ check_size (const IvlPicture *p, GError **error)
 
 /* Finds what is used of each plane, and checks that it is there. */
 static gboolean
-plan_planes (IvlImagePlan *self, const IvlPicture *p, GError **error)
+plan_planes (IvlImagePlan *self, const IvlPicture *p, const IvlPlanePlace *places, GError **error)
 {
   gsize byte_end[4] = { 0 };
   guint row_end[4] = { 0 };
@@ -54,13 +54,16 @@ plan_planes (IvlImagePlan *self, const IvlPicture *p, GError **error)
     gsize first = offset + (p->crop_x >> w_sub) * stride;
     gsize end = offset + ((p->crop_x + self->width - 1) >> w_sub) * stride + bytes;
     guint first_row = p->crop_y >> h_sub, end_row = ((p->crop_y + self->height - 1) >> h_sub) + 1;
-    if (!p->planes[plane].data || end > p->planes[plane].row_bytes || end_row > p->planes[plane].rows)
+    gboolean there = places || p->planes[plane].data;
+    if (!there || end > p->planes[plane].row_bytes || end_row > p->planes[plane].rows)
       return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT,
                        "Picture plane %u has %u rows of %" G_GSIZE_FORMAT " bytes; %u rows of %" G_GSIZE_FORMAT
-                       " are needed for %u x %u pixels", plane, p->planes[plane].data ? p->planes[plane].rows : 0,
+                       " are needed for %u x %u pixels", plane, there ? p->planes[plane].rows : 0,
                        p->planes[plane].row_bytes, end_row, end, p->width, p->height);
-    self->planes[plane].first_byte = used[plane] ? MIN (self->planes[plane].first_byte, first) : first;
-    self->planes[plane].first_row = used[plane] ? MIN (self->planes[plane].first_row, first_row) : first_row;
+    if (!places) {
+      self->planes[plane].first_byte = used[plane] ? MIN (self->planes[plane].first_byte, first) : first;
+      self->planes[plane].first_row = used[plane] ? MIN (self->planes[plane].first_row, first_row) : first_row;
+    }
     byte_end[plane] = MAX (byte_end[plane], end);
     row_end[plane] = MAX (row_end[plane], end_row);
     used[plane] = TRUE;
@@ -82,8 +85,13 @@ plan_planes (IvlImagePlan *self, const IvlPicture *p, GError **error)
     if (!used[i])
       continue;
     self->planes[i].row_bytes = byte_end[i] - self->planes[i].first_byte;
-    self->planes[i].pitch = align_up (self->planes[i].row_bytes, 16);
     self->planes[i].rows = row_end[i] - self->planes[i].first_row;
+    if (places) {
+      self->planes[i].pitch = places[i].pitch;
+      self->planes[i].upload = places[i].offset;
+      continue;
+    }
+    self->planes[i].pitch = align_up (self->planes[i].row_bytes, 16);
     self->planes[i].upload = self->upload_bytes;
     self->upload_bytes += align_up ((guint64) self->planes[i].pitch * self->planes[i].rows, ALIGN);
   }
@@ -145,9 +153,9 @@ plan_pass (IvlImagePlan *self, guint cols, guint rows, guint tile_base)
   pass->pitch = (guint) align_up (pass->x.out, 64) / 4; /* rows start at multiples of ALIGN bytes */
 }
 
-gboolean
-ivl_image_plan_init (IvlImagePlan *self, IvlDevice *device, const IvlPicture *p, guint tile_size, guint patch_size,
-                     guint max_tiles, gboolean thumbnail, GError **error)
+static gboolean
+plan_init (IvlImagePlan *self, IvlDevice *device, const IvlPicture *p, const IvlPlanePlace *places, guint tile_size,
+           guint patch_size, guint max_tiles, gboolean thumbnail, GError **error)
 {
   memset (self, 0, sizeof *self);
   if (!check_size (p, error))
@@ -159,7 +167,7 @@ ivl_image_plan_init (IvlImagePlan *self, IvlDevice *device, const IvlPicture *p,
   self->height = p->crop_height ? p->crop_height : p->height;
   self->tile_size = tile_size;
   self->patch_size = patch_size;
-  if (!plan_planes (self, p, error) || !plan_matrix (self, p, error))
+  if (!plan_planes (self, p, places, error) || !plan_matrix (self, p, error))
     return FALSE;
 
   IvlTiling tiling = ivl_tiling_choose (self->width, self->height, tile_size, max_tiles);
@@ -194,6 +202,24 @@ ivl_image_plan_init (IvlImagePlan *self, IvlDevice *device, const IvlPicture *p,
   return TRUE;
 }
 
+gboolean
+ivl_image_plan_init (IvlImagePlan *self, IvlDevice *device, const IvlPicture *p, guint tile_size, guint patch_size,
+                     guint max_tiles, gboolean thumbnail, GError **error)
+{
+  return plan_init (self, device, p, NULL, tile_size, patch_size, max_tiles, thumbnail, error);
+}
+
+gboolean
+ivl_image_plan_init_apart (IvlImagePlan *self, IvlDevice *device, const IvlPicture *p, const IvlPlanePlace places[4],
+                           IvlSpan pixels, guint tile_size, guint patch_size, guint max_tiles, gboolean thumbnail,
+                           GError **error)
+{
+  if (!plan_init (self, device, p, places, tile_size, patch_size, max_tiles, thumbnail, error))
+    return FALSE;
+  self->pixels = pixels;
+  return TRUE;
+}
+
 void
 ivl_image_plan_deinit (IvlImagePlan *self)
 {
@@ -216,7 +242,7 @@ ivl_image_plan_upload (const IvlImagePlan *self, const IvlPicture *p, void *uplo
 {
   guint8 *bytes = upload;
   for (guint i = 0; i < 4; i++)
-    for (guint row = 0; row < self->planes[i].rows; row++)
+    for (guint row = 0; row < self->planes[i].rows && !self->pixels.buffer; row++)
       memcpy (bytes + self->planes[i].upload + row * self->planes[i].pitch,
               p->planes[i].data + (gssize) (self->planes[i].first_row + row) * p->planes[i].stride
                 + self->planes[i].first_byte,
@@ -252,7 +278,7 @@ part (IvlSpan whole, guint64 offset, guint64 size)
 }
 
 static void
-record_convert (const Recorder *r, const IvlImagePlan *self, IvlSpan upload, IvlSpan scratch, guint y0, guint rows)
+record_convert (const Recorder *r, const IvlImagePlan *self, IvlSpan pixels, IvlSpan scratch, guint y0, guint rows)
 {
   struct IvlPushImageConvert push = { .cols = self->width, .rows = rows, .out_pitch = self->rgb_pitch };
   IvlSpan spans[4];
@@ -263,7 +289,8 @@ record_convert (const Recorder *r, const IvlImagePlan *self, IvlSpan upload, Ivl
     guint64 from = self->planes[plane].upload + (guint64) first * self->planes[plane].pitch;
     guint64 to = self->planes[plane].upload + (guint64) end * self->planes[plane].pitch;
     guint64 start = from / ALIGN * ALIGN;
-    spans[c] = part (upload, start, to - start);
+    /* Whole texels: pixels of a host's may have any pitch. */
+    spans[c] = part (pixels, start, align_up (to - start, 16));
     push.offset[c] = (guint32) (from - start + self->components[c].byte);
     push.pitch[c] = (guint32) self->planes[plane].pitch;
     push.format[c] = self->components[c].format;
@@ -364,10 +391,11 @@ tiles_bytes (const IvlImagePlan *self)
 static void
 record_tiles (const Recorder *r, const IvlImagePlan *self, IvlSpan upload, IvlSpan scratch, IvlSpan tiles)
 {
-  g_assert (upload.offset % ALIGN == 0 && scratch.offset % ALIGN == 0);
+  IvlSpan pixels = self->pixels.buffer ? self->pixels : upload;
+  g_assert (upload.offset % ALIGN == 0 && pixels.offset % ALIGN == 0 && scratch.offset % ALIGN == 0);
   for (guint y = 0; y < self->height; y += self->band_rows) {
     guint rows = MIN (self->band_rows, self->height - y);
-    record_convert (r, self, upload, scratch, y, rows);
+    record_convert (r, self, pixels, scratch, y, rows);
     for (guint i = 0; i < self->n_passes; i++)
       record_horizontal (r, self, &self->passes[i], upload, scratch, y, rows);
   }

@@ -11,6 +11,7 @@
 #include "image/resize.h"
 #include "image/tiling.h"
 #include "kernels/gemm.h"
+#include "vk/device-picture.h"
 
 #define IVL_MAX_PICTURE_SIDE 16384
 
@@ -33,9 +34,10 @@ typedef struct {
   guint64 scratch_bytes;    /* device memory while the kernels run */
 
   /* the rest is image.c's own */
+  IvlSpan pixels;           /* borrowed: where they are if not in the upload */
   guint width, height;      /* of the crop */
   struct {
-    guint64 upload;         /* bytes, in the upload */
+    guint64 upload;         /* bytes, in the upload or the buffer of pixels */
     gsize first_byte, row_bytes, pitch;
     guint first_row, rows;
   } planes[4];
@@ -59,6 +61,11 @@ typedef struct {
  * THUMBNAIL: several tiles are followed by one of the whole picture. */
 gboolean ivl_image_plan_init (IvlImagePlan *plan, IvlDevice *device, const IvlPicture *picture, guint tile_size,
                               guint patch_size, guint max_tiles, gboolean thumbnail, GError **error);
+/* The same for pixels that are in a buffer already: PIXELS, which is borrowed, with planes at PLACES. PICTURE needs no data.
+ * The upload holds the tables alone. */
+gboolean ivl_image_plan_init_apart (IvlImagePlan *plan, IvlDevice *device, const IvlPicture *picture,
+                                    const IvlPlanePlace places[4], IvlSpan pixels, guint tile_size, guint patch_size,
+                                    guint max_tiles, gboolean thumbnail, GError **error);
 void ivl_image_plan_deinit (IvlImagePlan *plan);
 /* Copies the pixels that are used, and the tables, into UPLOAD: upload_bytes of mapped memory, which is only
  * written. PICTURE is the one the plan was made for, or another of the same layout. */

@@ -345,6 +345,21 @@ fail:
   return NULL;
 }
 
+/* Those alive, to find one again. */
+static GMutex imports_lock;
+static GList *imports; /* of IvlDevice, no references */
+
+static IvlDevice *
+find_import (const IvlDeviceImport *import)
+{
+  for (GList *l = imports; l; l = l->next) {
+    IvlDevice *device = l->data;
+    if (device->host.device == import->device && device->host.queue == import->queue)
+      return ivl_device_ref (device);
+  }
+  return NULL;
+}
+
 IvlDevice *
 ivl_device_import (const IvlDeviceImport *import, GError **error)
 {
@@ -352,18 +367,35 @@ ivl_device_import (const IvlDeviceImport *import, GError **error)
     ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "ivl_device_import: a handle is missing");
     return NULL;
   }
-  IvlDevice *self = device_alloc ();
+  g_mutex_lock (&imports_lock);
+  IvlDevice *self = find_import (import);
+  if (self) {
+    g_mutex_unlock (&imports_lock);
+    if (import->release)
+      import->release (import->data);
+    return self;
+  }
+  self = device_alloc ();
   self->imported = true;
   self->instance = import->instance;
   self->physical = import->physical_device;
   self->device = import->device;
   self->queue = import->queue;
   self->queue_family = import->queue_family;
-  self->host = *import;
   query_properties (self);
+  if (self->properties.apiVersion < VK_API_VERSION_1_2) {
+    ivl_fail (error, IVL_ERROR_UNSUPPORTED, "Vulkan device \"%s\" of the host is older than Vulkan 1.2", self->name);
+    g_mutex_unlock (&imports_lock);
+    self->device = VK_NULL_HANDLE;
+    ivl_device_unref (self);
+    return NULL;
+  }
+  self->host = *import;
   /* Whether the host enabled hostQueryReset can't be seen, so no timestamps. */
   self->timestamps = false;
   ivl_vk_pipelines_init (self);
+  imports = g_list_prepend (imports, self);
+  g_mutex_unlock (&imports_lock);
   return self;
 }
 
@@ -395,7 +427,17 @@ ivl_device_ref (IvlDevice *self)
 void
 ivl_device_unref (IvlDevice *self)
 {
-  if (!self || !g_atomic_int_dec_and_test (&self->ref_count))
+  if (!self)
+    return;
+  if (self->imported)
+    g_mutex_lock (&imports_lock);
+  bool last = g_atomic_int_dec_and_test (&self->ref_count);
+  if (self->imported) {
+    if (last)
+      imports = g_list_remove (imports, self);
+    g_mutex_unlock (&imports_lock);
+  }
+  if (!last)
     return;
   if (self->device) {
     ivl_vk_pipelines_deinit (self);

@@ -66,6 +66,7 @@ typedef struct {
   void (*release) (gpointer data);
   gpointer data;
 } IvlDeviceImport;
+/* Importing the same device and queue again gives the same IvlDevice; then what IMPORT brings is released at once. */
 IvlDevice *ivl_device_import (const IvlDeviceImport *import, GError **error);
 
 IvlDevice *ivl_device_ref (IvlDevice *device);
@@ -110,6 +111,11 @@ IvlModel *ivl_model_load (IvlDevice *device, const char *path, const IvlModelPar
 IvlModel *ivl_model_share (const char *device_name, const char *path, const IvlModelParams *params,
                            GCancellable *cancellable, GError **error);
 
+/* The same on DEVICE, such as a host's. */
+IvlModel *ivl_model_share_on (IvlDevice *device, const char *path, const IvlModelParams *params,
+                              GCancellable *cancellable, GError **error);
+
+IvlDevice *ivl_model_get_device (IvlModel *model); /* borrowed */
 IvlModel *ivl_model_ref (IvlModel *model);
 /* Sessions, images and questions under way hold references of their own; the last one stops the scheduler thread. */
 void ivl_model_unref (IvlModel *model);
@@ -185,6 +191,40 @@ void ivl_picture_set_yuv_matrix (IvlPicture *picture, double kr, double kb, gboo
 /* Packed 8-bit RGB, 3 bytes a pixel. */
 void ivl_picture_init_rgb (IvlPicture *picture, const guint8 *data, guint width, guint height, gsize stride);
 
+/* ---- pictures on the device ---- */
+
+/* A picture that the host has in Vulkan images: copied by the device, on the engine's queue. It goes to the encoder
+ * without passing through system memory. */
+typedef struct IvlDevicePicture IvlDevicePicture;
+
+/* A plane of it. Several may be in one image. */
+typedef struct {
+  guint64 image;         /* VkImage of the imported device, with the usage TRANSFER_SRC; its first level and layer are read */
+  guint32 format;        /* VkFormat of the image */
+  guint32 aspect;        /* VkImageAspectFlagBits: COLOR, or PLANE_0, _1, _2 of a multi-planar image */
+  guint32 layout;        /* VkImageLayout it is in, and is left in */
+  guint32 queue_family;  /* that it belongs to: it is acquired, and the engine's is written here; VK_QUEUE_FAMILY_IGNORED
+                          * if it is the engine's or shared */
+  guint64 semaphore;     /* timeline VkSemaphore: wait_value is waited for, and signal_value set; 0: what was submitted to
+                          * the engine's queue before is done first, and that is enough */
+  guint64 wait_value, signal_value;
+} IvlPlaneImage;
+
+/* Submits the copy and returns; IMAGES, one a plane, must stay until ivl_device_picture_wait. LAYOUT says what is where:
+ * as for ivl_image_new, except that data and stride are not looked at, and row_bytes and rows are the part of each image
+ * that is copied, from its corner. READBACK: for ivl_device_picture_get instead of the encoder. */
+IvlDevicePicture *ivl_device_picture_new (IvlDevice *device, const IvlPicture *layout, IvlPlaneImage *images,
+                                          gboolean readback, GError **error);
+/* Until the copy is done. */
+gboolean ivl_device_picture_wait (IvlDevicePicture *picture, GError **error);
+/* The picture in system memory, made for READBACK, after waiting. OUT is valid as long as PICTURE. */
+gboolean ivl_device_picture_get (IvlDevicePicture *picture, IvlPicture *out, GError **error);
+IvlDevice *ivl_device_picture_get_device (IvlDevicePicture *picture); /* borrowed */
+IvlDevicePicture *ivl_device_picture_ref (IvlDevicePicture *picture);
+void ivl_device_picture_unref (IvlDevicePicture *picture); /* waits */
+
+/* ---- images ---- */
+
 /* A picture of a model, on its way to embeddings. Encoded once, whoever asks about it and however often. */
 typedef struct IvlImage IvlImage;
 
@@ -197,6 +237,9 @@ IvlImage *ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_t
  * 255. THRESHOLD 0: always encoded, as with ivl_image_new. */
 IvlImage *ivl_image_new_after (IvlModel *model, const IvlPicture *picture, guint max_tiles, IvlImage *previous,
                                float threshold, GError **error);
+/* The same for a picture on the model's own device. */
+IvlImage *ivl_image_new_from_device (IvlModel *model, IvlDevicePicture *picture, guint max_tiles, IvlImage *previous,
+                                     float threshold, GError **error);
 /* Sets, in place of what ivl_image_new_after was given, the frame that stands in for IMAGE if they are alike: for streams
  * of which not every frame is asked about. No effect once IMAGE is asked about or prefetched. */
 void ivl_image_set_previous (IvlImage *image, IvlImage *previous);
@@ -314,6 +357,7 @@ gboolean ivl_session_reset (IvlSession *session, GError **error);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlDevice, ivl_device_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlModel, ivl_model_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlClient, ivl_client_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlDevicePicture, ivl_device_picture_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlImage, ivl_image_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlSession, ivl_session_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (IvlAnswer, ivl_answer_free)
