@@ -1,22 +1,34 @@
 #include "kernels/gemm.h"
 
-/* Rows x columns of a lane. On lavapipe 22.3 with bf16, GFLOP a CPU-second: m = 1 10.3 (1x4 3.2, 1x16 9.9), m = 2 15
- * (2x8 14), m = 4 22 (4x8 18.5), m = 8 30 (8x8 26), m = 16 37 (16x8 31). One row reads 10 GB a CPU-second, two thirds of
- * what a core can; from four rows on, arithmetic bounds (its ceiling is 42-48). Unrolling two steps changes nothing. */
-static const struct {
-  guint tm, tn;
-  IvlKernelId texel[IVL_N_DTYPES], buffer[IVL_N_DTYPES];
-} tiles[] = {
-#define KERNELS(TILE, HOW)                                                                         \
-  {                                                                                                \
-    IVL_K_GEMM_F32_##TILE##_##HOW, IVL_K_GEMM_F16_##TILE##_##HOW, IVL_K_GEMM_BF16_##TILE##_##HOW,  \
-      IVL_K_GEMM_Q8_##TILE##_##HOW, IVL_K_GEMM_Q4_##TILE##_##HOW,                                  \
+#include <string.h>
+
+const char *const ivl_gemm_variant_names[IVL_N_GEMM_VARIANTS] = { "texel", "buffer", "gpu" };
+
+/* Registers only: on lavapipe 22.3 with bf16, GFLOP a CPU-second: m = 1 10.3 (1x4 3.2, 1x16 9.9), m = 2 15 (2x8 14), m = 4
+ * 22 (4x8 18.5), m = 8 30 (8x8 26), m = 16 37 (16x8 31). One row reads 10 GB a CPU-second, two thirds of what a core can;
+ * from four rows on, arithmetic bounds (its ceiling is 42-48). Unrolling two steps changes nothing; neither does fma ().
+ * On 26.2 the same tiles are best: 16x16 42, 32x8 37, 24x16 39, 32x16 31, 8x32 36. */
+const IvlGemmShader ivl_gemm_shaders[] = {
+#define KERNELS(NAME)                                                                                      \
+  {                                                                                                        \
+    IVL_K_GEMM_F32_##NAME, IVL_K_GEMM_F16_##NAME, IVL_K_GEMM_BF16_##NAME, IVL_K_GEMM_Q8_##NAME,            \
+      IVL_K_GEMM_Q4_##NAME,                                                                                \
   }
-#define TILE(TM, TN) { TM, TN, KERNELS (TM##X##TN, TEXEL), KERNELS (TM##X##TN, BUFFER) }
-  TILE (1, 8), TILE (2, 16), TILE (4, 16), TILE (8, 16), TILE (16, 16),
-#undef TILE
+#define REGISTERS(ROWS, COLUMNS)                                                                           \
+  { IVL_GEMM_TEXEL, ROWS, COLUMNS, 0, 0, KERNELS (ROWS##X##COLUMNS##_TEXEL) },                             \
+  { IVL_GEMM_BUFFER, ROWS, COLUMNS, 0, 0, KERNELS (ROWS##X##COLUMNS##_BUFFER) }
+  REGISTERS (1, 8), REGISTERS (2, 16), REGISTERS (4, 16), REGISTERS (8, 16), REGISTERS (16, 16),
+#undef REGISTERS
+#define VECTOR(ROWS) { IVL_GEMM_GPU, ROWS, IVL_PANEL, 2 * IVL_PANEL, 8 * ROWS * IVL_PANEL, KERNELS (ROWS##X64_GPU) }
+  VECTOR (1), VECTOR (4), VECTOR (8),
+#undef VECTOR
+#define TILED(ROWS, COLUMNS, LANES)                                                                        \
+  { IVL_GEMM_GPU, ROWS, COLUMNS, LANES, 2 * 16 * 4 * (ROWS + COLUMNS), KERNELS (ROWS##X##COLUMNS##_GPU) }
+  TILED (32, 64, 128), TILED (64, 64, 128), TILED (128, 128, 256),
+#undef TILED
 #undef KERNELS
 };
+const guint ivl_n_gemm_shaders = G_N_ELEMENTS (ivl_gemm_shaders);
 
 gsize
 ivl_weight_panel_bytes (IvlDtype dtype, guint k)
@@ -34,39 +46,122 @@ ivl_weight_slice_bytes (IvlDtype dtype, guint n, guint k)
   return panels * ivl_weight_panel_bytes (dtype, k);
 }
 
+const char *
+ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader)
+{
+  const VkPhysicalDeviceLimits *limits = &device->properties.limits;
+  if (shader->variant == IVL_GEMM_TEXEL && limits->maxTexelBufferElements < 1u << 20)
+    return "the device takes few texels";
+  if (shader->lanes > limits->maxComputeWorkGroupInvocations || shader->lanes > limits->maxComputeWorkGroupSize[0])
+    return "the device's workgroups are too small";
+  if (shader->shared_bytes > limits->maxComputeSharedMemorySize)
+    return "the device has too little shared memory";
+  return NULL;
+}
+
 /* Texel buffers are gathered from where storage buffers are read lane by lane: twice as fast on lavapipe of Mesa 22.3. Newer
  * ones, which tell their true version, gather from both and broadcast what a storage buffer has at a uniform index: m = 16
  * 42 GFLOP a CPU-second against 21 from texels (26.2). */
-static gboolean
-prefers_texels (const IvlDevice *device)
+static IvlGemmVariant
+preferred_variant (const IvlDevice *device)
 {
-  return device->driver == VK_DRIVER_ID_MESA_LLVMPIPE && device->properties.driverVersion < VK_MAKE_API_VERSION (0, 23, 0, 0);
+  const char *forced = g_getenv ("INTERNVL_GEMM");
+  for (guint v = 0; forced && v < IVL_N_GEMM_VARIANTS; v++)
+    if (strcmp (forced, ivl_gemm_variant_names[v]) == 0)
+      return v;
+  if (!device->software)
+    return IVL_GEMM_GPU;
+  return device->driver == VK_DRIVER_ID_MESA_LLVMPIPE
+             && device->properties.driverVersion < VK_MAKE_API_VERSION (0, 23, 0, 0)
+           ? IVL_GEMM_TEXEL
+           : IVL_GEMM_BUFFER;
+}
+
+/* Rows of the tile that wastes least; for GPUs large tiles only where there are enough of them to keep it busy. */
+static guint
+tile_rows (IvlDevice *device, IvlGemmVariant variant, guint m, guint n)
+{
+  if (variant != IVL_GEMM_GPU)
+    return m > 8 ? 16 : m > 4 ? 8 : m > 2 ? 4 : m;
+  if (m <= 8)
+    return m > 4 ? 8 : m > 1 ? 4 : 1;
+  if ((guint64) m * n >= 128 * 128 * 64)
+    return 128;
+  return m > 32 ? 64 : 32;
+}
+
+#define GPU_GROUPS 256      /* workgroups that keep a GPU busy; more parts than that cost more than they bring */
+#define GPU_PART_K 256      /* least share of a sum */
+#define GPU_MOST_PARTS 16
+
+static guint
+best_parts (const IvlGemmShader *shader, guint m, guint n, guint k)
+{
+  guint groups = (m + shader->rows - 1) / shader->rows * ((n + shader->columns - 1) / shader->columns);
+  guint parts = MIN (MIN (GPU_GROUPS / groups, k / GPU_PART_K), GPU_MOST_PARTS);
+  while (parts > 1 && 4ull * parts * m * ((n + 3) / 4 * 4) > IVL_VK_SCRATCH_BYTES)
+    parts--;
+  return MAX (parts, 1);
+}
+
+IvlGemmChoice
+ivl_gemm_choose (IvlDevice *device, IvlDtype dtype, guint m, guint n, guint k)
+{
+  IvlGemmVariant variant = preferred_variant (device);
+  guint rows = tile_rows (device, variant, m, n);
+  guint best = 0;
+  for (guint i = 0; i < ivl_n_gemm_shaders; i++) {
+    const IvlGemmShader *s = &ivl_gemm_shaders[i];
+    if (s->variant == variant && s->rows <= rows && !ivl_gemm_lacks (device, s))
+      best = i;
+  }
+  const IvlGemmShader *s = &ivl_gemm_shaders[best];
+  return (IvlGemmChoice){ best, s->variant == IVL_GEMM_GPU ? best_parts (s, m, n, k) : 1 };
 }
 
 void
 ivl_gemm (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
           const IvlGemmEpilogue *epilogue)
 {
-  ivl_gemm_variant (stream, weight, x, m, y, epilogue, 0, -1);
+  IvlDevice *device = x.span.buffer->device;
+  guint n = MIN (weight->n, weight->slice_n);
+  ivl_gemm_with (stream, weight, x, m, y, epilogue, ivl_gemm_choose (device, weight->dtype, m, n, weight->k));
+}
+
+#define REDUCE_LANES 64
+
+/* The parts in SCRATCH, [parts, m, pitch], into y with the epilogue. */
+static void
+reduce (IvlVkStream *stream, IvlSpan *spans, const guint32 *specs, guint n_specs, const struct IvlPushGemm *whole,
+        IvlSpan scratch, guint pitch, guint parts)
+{
+  IvlDevice *device = scratch.buffer->device;
+  struct IvlPushGemm push = *whole;
+  push.k = parts;
+  push.x_offset = 0;
+  push.x_pitch = pitch;
+  guint32 own[8];
+  memcpy (own, specs, n_specs * sizeof *specs);
+  own[0] = REDUCE_LANES;
+  spans[0] = spans[1] = scratch;
+  ivl_vk_dispatch (stream, IVL_K_GEMM_REDUCE, own, n_specs, spans, &push, sizeof push,
+                   ivl_groups_for (device, (guint64) push.m * ((push.n + 1) / 2), REDUCE_LANES));
 }
 
 void
-ivl_gemm_variant (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlRows y,
-                  const IvlGemmEpilogue *epilogue, guint tile_m, int texels)
+ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlRows y,
+               const IvlGemmEpilogue *epilogue, IvlGemmChoice choice)
 {
   IvlDevice *device = x.span.buffer->device;
-  if (tile_m == 0)
-    tile_m = m > 8 ? 16 : m > 4 ? 8 : m > 2 ? 4 : m;
-  guint t = 0;
-  while (tiles[t].tm != tile_m)
-    t++;
-  guint lanes = MIN (MAX (device->subgroup_size, 8), IVL_PANEL);
-
+  const IvlGemmShader *chosen = &ivl_gemm_shaders[choice.shader];
   for (guint s = 0; s < w->n_slices; s++) {
+    const IvlGemmShader *shader = chosen;
+    guint64 texels = MAX (x.span.size, w->slices[s].size) / 16;
+    if (shader->variant == IVL_GEMM_TEXEL && texels > device->properties.limits.maxTexelBufferElements)
+      shader++; /* the same tile, from storage buffers */
+    guint lanes = shader->lanes ? shader->lanes : MIN (MAX (device->subgroup_size, 8), IVL_PANEL);
+    guint columns = shader->lanes ? shader->columns : lanes * shader->columns;
     guint n = s + 1 < w->n_slices ? w->slice_n : w->n - s * w->slice_n;
-    gboolean use_texels = (texels < 0 ? prefers_texels (device) : texels)
-                          && MAX (x.span.size, w->slices[s].size) / 16
-                                 <= device->properties.limits.maxTexelBufferElements;
     struct IvlPushGemm push = {
       .m = m, .n = n, .k = w->k_pad,
       .x_offset = (guint32) (x.offset / 4), .x_pitch = x.pitch / 4,
@@ -74,13 +169,30 @@ ivl_gemm_variant (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, I
       .n_base = s * w->slice_n,
     };
     guint32 specs[] = { lanes, epilogue->bias != NULL, epilogue->act, epilogue->scale != NULL, epilogue->add };
+    guint32 no_epilogue[G_N_ELEMENTS (specs)] = { lanes };
     IvlSpan unused = { x.span.buffer, x.span.offset, 16 };
     IvlSpan spans[] = { x.span, w->slices[s], epilogue->bias ? *epilogue->bias : unused,
                         epilogue->scale ? *epilogue->scale : unused, y.span };
-    IvlGroups groups = { (m + tile_m - 1) / tile_m, (n + lanes * tiles[t].tn - 1) / (lanes * tiles[t].tn), 1 };
-    ivl_vk_dispatch (stream, (use_texels ? tiles[t].texel : tiles[t].buffer)[w->dtype], specs, G_N_ELEMENTS (specs),
-                     spans, &push, sizeof push, groups);
-    ivl_vk_note_work (stream, 2.0 * m * n * w->k,
-                      (double) w->slices[s].size + 4.0 * m * (w->k + (double) n));
+    IvlGroups groups = { (m + shader->rows - 1) / shader->rows, (n + columns - 1) / columns, choice.parts };
+    IvlSpan scratch;
+    if (groups.z > 1 && !ivl_vk_scratch (stream, &scratch))
+      groups.z = 1;
+    if (groups.z > 1) {
+      struct IvlPushGemm part = push;
+      guint pitch = (n + 3) / 4 * 4;
+      part.n_base = part.y_offset = 0;
+      part.y_pitch = pitch;
+      scratch.size = 4ull * groups.z * m * pitch;
+      IvlSpan part_spans[] = { x.span, w->slices[s], unused, unused, scratch };
+      ivl_vk_dispatch (stream, shader->kernels[w->dtype], no_epilogue, G_N_ELEMENTS (no_epilogue), part_spans, &part,
+                       sizeof part, groups);
+      ivl_vk_note_work (stream, 2.0 * m * n * w->k, (double) w->slices[s].size + 4.0 * m * w->k);
+      reduce (stream, spans, specs, G_N_ELEMENTS (specs), &push, scratch, pitch, groups.z);
+      ivl_vk_note_work (stream, 0, 4.0 * m * n);
+    } else {
+      ivl_vk_dispatch (stream, shader->kernels[w->dtype], specs, G_N_ELEMENTS (specs), spans, &push, sizeof push,
+                       groups);
+      ivl_vk_note_work (stream, 2.0 * m * n * w->k, (double) w->slices[s].size + 4.0 * m * (w->k + (double) n));
+    }
   }
 }

@@ -60,9 +60,39 @@ typedef struct {
 void ivl_gemm (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
                const IvlGemmEpilogue *epilogue);
 
-/* For checks and timing: forces the tile (TM of 1, 2, 4, 8, 16; 0: by m) and the way of reading (-1: by device,
- * 0 storage buffers, 1 texel buffers). */
-void ivl_gemm_variant (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
-                       const IvlGemmEpilogue *epilogue, guint tile_m, int texels);
+/* ---- variants: all give the same result but for rounding ---- */
+
+typedef enum {
+  IVL_GEMM_TEXEL,   /* registers only, inputs through texel buffers: software drivers. The same order of */
+  IVL_GEMM_BUFFER,  /* sums as this one, through storage buffers, whatever the tile: equal to the last bit */
+  IVL_GEMM_GPU,     /* tiles in shared memory; for few rows a lane a column; long sums may be split */
+  IVL_N_GEMM_VARIANTS
+} IvlGemmVariant;
+extern const char *const ivl_gemm_variant_names[IVL_N_GEMM_VARIANTS];
+
+/* A shader: a variant at one tile. */
+typedef struct {
+  IvlGemmVariant variant;
+  guint rows, columns;   /* of a workgroup; where lanes is 0, of a lane */
+  guint lanes;           /* of a workgroup; 0: one subgroup, each lane with its own columns */
+  guint shared_bytes;
+  IvlKernelId kernels[IVL_N_DTYPES];
+} IvlGemmShader;
+extern const IvlGemmShader ivl_gemm_shaders[];
+extern const guint ivl_n_gemm_shaders;
+
+/* What DEVICE lacks for SHADER, or NULL. */
+const char *ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader);
+
+typedef struct {
+  guint shader; /* index */
+  guint parts;  /* along K, summed by a second dispatch; 1 unless the variant is IVL_GEMM_GPU */
+} IvlGemmChoice;
+
+/* What ivl_gemm takes: by the kind of device, or what INTERNVL_GEMM names (texel, buffer, gpu). */
+IvlGemmChoice ivl_gemm_choose (IvlDevice *device, IvlDtype dtype, guint m, guint n, guint k);
+/* For checks and timing. Falls back to storage buffers where texels are too few. */
+void ivl_gemm_with (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
+                    const IvlGemmEpilogue *epilogue, IvlGemmChoice choice);
 
 #endif

@@ -33,7 +33,7 @@ struct IvlVkStream {
   guint64 submitted; /* the last ticket: slot (submitted - 1) % N_SLOTS */
   GError *sticky;
   GArray *accesses; /* since the last barrier */
-  IvlVkBuffer *staging, *readback;
+  IvlVkBuffer *staging, *readback, *scratch;
   bool profiling;
   GHashTable *profile;
   IvlVkProfile *last_profile;
@@ -90,6 +90,7 @@ ivl_vk_stream_free (IvlVkStream *self)
   }
   ivl_vk_buffer_free (self->staging);
   ivl_vk_buffer_free (self->readback);
+  ivl_vk_buffer_free (self->scratch);
   g_array_unref (self->accesses);
   g_hash_table_unref (self->profile);
   g_clear_error (&self->sticky);
@@ -366,6 +367,16 @@ ivl_vk_fill (IvlVkStream *self, IvlSpan span, guint32 value)
   need (self, &span, true);
   note (self, &span, true);
   vkCmdFillBuffer (self->current->commands, span.buffer->buffer, span.offset, span.size, value);
+}
+
+gboolean
+ivl_vk_scratch (IvlVkStream *self, IvlSpan *span)
+{
+  if (!self->scratch
+      && !(self->scratch = ivl_vk_buffer_new (self->device, IVL_VK_DEVICE, IVL_VK_SCRATCH_BYTES, NULL)))
+    return FALSE;
+  *span = (IvlSpan){ self->scratch, 0, IVL_VK_SCRATCH_BYTES };
+  return TRUE;
 }
 
 void

@@ -42,6 +42,10 @@ void ivl_vk_fill (IvlVkStream *stream, IvlSpan span, guint32 value);
 /* For the profile: the arithmetic and memory traffic of the last dispatch. */
 void ivl_vk_note_work (IvlVkStream *stream, double flops, double bytes);
 
+/* IVL_VK_SCRATCH_BYTES of the stream's own, for what one dispatch leaves to the next; FALSE if there is no memory. */
+#define IVL_VK_SCRATCH_BYTES (8u << 20)
+gboolean ivl_vk_scratch (IvlVkStream *stream, IvlSpan *span);
+
 /* Makes everything recorded so far visible to the host once waited for, and submits. */
 gboolean ivl_vk_submit (IvlVkStream *stream, guint64 *ticket, GError **error);
 /* Waits for TICKET (0: everything). */

@@ -2,57 +2,18 @@
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "push.h"
+#include "../gemm/common.h"
 
-/* y = act (x . w^T + bias) * scale (+ y), for every matrix of the model; the registers-only variant.
- * A lane owns TM rows x TN neighbouring columns; no shared memory, no barrier, no subgroup operation, so it is
- * correct on every device, and the fastest design on software drivers (loads bound it, so each is 16 bytes).
- * WTYPE: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4 (see push.h). TEXELS: x and w are read through texel buffers.
- * Whatever the tile, a result is summed in the same order, so that a row's values don't depend on its neighbours. */
-
-layout (local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
-layout (constant_id = 1) const bool HAS_BIAS = false;
-layout (constant_id = 2) const uint ACT = 0;       /* 0 none, 1 GELU, 2 SwiGLU on column pairs (gate, up) */
-layout (constant_id = 3) const bool HAS_SCALE = false;
-layout (constant_id = 4) const bool ADD = false;   /* to what y holds */
-
-#ifdef TEXELS
-layout (binding = 0) uniform samplerBuffer x_texels;
-layout (binding = 1) uniform usamplerBuffer w_texels;
-#define LOAD_X(i) texelFetch (x_texels, int (i))
-#define LOAD_W(i) texelFetch (w_texels, int (i))
-#else
-layout (binding = 0, std430) readonly buffer X { vec4 x_data[]; };
-layout (binding = 1, std430) readonly buffer W { uvec4 w_data[]; };
-#define LOAD_X(i) x_data[i]
-#define LOAD_W(i) w_data[i]
-#endif
-layout (binding = 2, std430) readonly buffer Bias { float bias[]; };
-layout (binding = 3, std430) readonly buffer Scale { float scale[]; };
-layout (binding = 4, std430) buffer Y { float y[]; };
-layout (push_constant) uniform Push { IvlPushGemm p; };
+/* The registers-only variant: a lane owns TM rows x TN neighbouring columns; no shared memory, no barrier, no subgroup
+ * operation, so it is correct on every device, and the fastest design on software drivers (loads bound it, so each is
+ * 16 bytes). Whatever the tile, a result is summed in the same order, so that a row's values don't depend on its
+ * neighbours. */
 
 #if WTYPE == 0
 #define K_PER_TEXEL 4
 #else
 #define K_PER_TEXEL 8
 #endif
-#if WTYPE >= 3
-#define QUANTS (WTYPE == 3 ? 2 : 4)    /* columns whose next eight values share a texel */
-#define QUANT_TEXELS (IVL_PANEL / QUANTS)
-#define QUANT_UNIT (WTYPE == 3 ? IVL_Q8_UNIT : IVL_Q4_UNIT)
-#define BLOCK_TEXELS (WTYPE == 3 ? IVL_Q8_BLOCK_TEXELS : IVL_Q4_BLOCK_TEXELS)
-#endif
-
-float
-gelu (float v)
-{
-  /* erf by Abramowitz and Stegun 7.1.26: |error| < 1.5e-7, well under the reference's own rounding. */
-  float z = abs (v) * 0.70710678118654752;
-  float t = 1.0 / (1.0 + 0.3275911 * z);
-  float poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
-  float e = 1.0 - poly * exp (-z * z);
-  return 0.5 * v * (1.0 + (v < 0.0 ? -e : e));
-}
 
 void
 main ()
@@ -171,31 +132,10 @@ main ()
   }
 #endif
 
-  [[unroll]] for (int j = 0; j < TN; j++) {
-    uint n = min (n0 + j, p.n - 1);
-    float b = HAS_BIAS ? bias[p.n_base + n] : 0.0;
-    float s = HAS_SCALE ? scale[p.n_base + n] : 1.0;
-    [[unroll]] for (int i = 0; i < TM; i++) {
-      float v = acc[i][j] + b;
-      acc[i][j] = (ACT == 1 ? gelu (v) : v) * s;
-    }
-  }
   [[unroll]] for (int i = 0; i < TM; i++) {
     if (m0 + i >= p.m)
       break;
-    uint row = p.y_offset + (m0 + i) * p.y_pitch;
-    if (ACT == 2) {
-      [[unroll]] for (int j = 0; j < TN; j += 2) {
-        float g = acc[i][j];
-        if (n0 + j < p.n)
-          y[row + (p.n_base + n0 + j) / 2] = g / (1.0 + exp (-g)) * acc[i][j + 1];
-      }
-    } else {
-      [[unroll]] for (int j = 0; j < TN; j++)
-        if (n0 + j < p.n) {
-          uint at = row + p.n_base + n0 + j;
-          y[at] = ADD ? y[at] + acc[i][j] : acc[i][j];
-        }
-    }
+    [[unroll]] for (int j = 0; j < TN; j += 2)
+      put (m0 + i, n0 + j, activate (acc[i][j], n0 + j), activate (acc[i][j + 1], n0 + j + 1));
   }
 }

@@ -24,8 +24,8 @@ typedef struct {
   IvlWeight weight;
   IvlSpan slices[8];
   IvlRows x, y;
-  guint m, tile_m;
-  int texels;
+  guint m;
+  IvlGemmChoice choice;
   IvlSpan bias, scale;
   IvlGemmEpilogue epilogue;
 } Args;
@@ -34,7 +34,7 @@ static void
 record (gpointer data)
 {
   Args *a = data;
-  ivl_gemm_variant (a->stream, &a->weight, a->x, a->m, a->y, &a->epilogue, a->tile_m, a->texels);
+  ivl_gemm_with (a->stream, &a->weight, a->x, a->m, a->y, &a->epilogue, a->choice);
 }
 
 typedef struct {
@@ -142,34 +142,36 @@ run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
 void
 check_gemm (Check *c)
 {
-  static const char *const dtypes[] = { "f32", "f16", "bf16", "q8", "q4" };
-  static const struct { guint tm, tn; } tiles[] = { { 1, 8 }, { 2, 16 }, { 4, 16 }, { 8, 16 }, { 16, 16 } };
   /* Odd and even, below and above a tile, a panel and a workgroup; large and tiny magnitudes. */
   static const Size sizes[] = {
     { 1, 1, 1, 0, 1, 1 },      { 3, 66, 20, 0, 1, 1 },      { 19, 130, 72, 64, 1, 1 },
     { 17, 58, 37, 0, 3e4, 100 }, { 5, 258, 16, 128, 1e-3, 1e-2 },
+    { 130, 196, 264, 128, 1, 1 },
   };
   static const Size timed[] = { { 1, 4864, 896, 0, 1, 1 }, { 16, 4864, 896, 0, 1, 1 }, { 256, 4096, 1024, 0, 1, 1 } };
+  static const char *const dtypes[] = { "f32", "f16", "bf16", "q8", "q4" };
   for (guint d = 0; d < G_N_ELEMENTS (dtypes); d++)
-    for (guint t = 0; t < G_N_ELEMENTS (tiles); t++)
-      for (int texels = 0; texels <= 1; texels++) {
-        g_autofree char *kernel = g_strdup_printf ("gemm_%s_%ux%u_%s", dtypes[d], tiles[t].tm, tiles[t].tn,
-                                                   texels ? "texel" : "buffer");
-        if (texels && c->device->properties.limits.maxTexelBufferElements < 1u << 20) {
-          check_skip (c, kernel, "*", "the device takes few texels");
+    for (guint t = 0; t < ivl_n_gemm_shaders; t++) {
+      const IvlGemmShader *shader = &ivl_gemm_shaders[t];
+      const char *lacks = ivl_gemm_lacks (c->device, shader);
+      /* Sums in one part and, where that can be, in three: an odd share of K, and one that is empty where K is small. */
+      for (guint parts = 1; parts <= (shader->variant == IVL_GEMM_GPU ? 3 : 1); parts += 2) {
+        g_autofree char *kernel = g_strconcat (ivl_kernels[shader->kernels[d]].name, parts > 1 ? "_split" : "", NULL);
+        if (lacks) {
+          check_skip (c, kernel, "*", lacks);
           continue;
         }
         for (guint e = 0; e < G_N_ELEMENTS (epilogues); e++) {
           /* Every epilogue with every type, and nearly every tile. */
-          if (c->quick && (e + d + t + (guint) texels) % 3)
+          if (c->quick && (e + d + t + parts / 2) % (shader->variant == IVL_GEMM_GPU ? 5 : 3))
             continue;
           for (guint s = 0; s < G_N_ELEMENTS (sizes) + G_N_ELEMENTS (timed); s++) {
             gboolean is_timed = s >= G_N_ELEMENTS (sizes);
             Size size = is_timed ? timed[s - G_N_ELEMENTS (sizes)] : sizes[s];
-            Args a = { .tile_m = tiles[t].tm, .texels = texels };
+            Args a = { .choice = { t, parts } };
             if (epilogues[e].act == IVL_ACT_SWIGLU)
               size.n += size.n % 2;
-            if (is_timed && (strcmp (epilogues[e].name, "bias") != 0 || size.m < tiles[t].tm))
+            if (is_timed && (strcmp (epilogues[e].name, "bias") != 0 || size.m < shader->rows))
               continue;
             if (!(is_timed ? check_begin_bench : check_begin) (c, kernel, epilogues[e].name, "m=%u n=%u k=%u", size.m,
                                                                size.n, size.k))
@@ -179,4 +181,5 @@ check_gemm (Check *c)
           }
         }
       }
+    }
 }
