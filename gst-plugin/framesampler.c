@@ -25,6 +25,7 @@ struct GstInternvlSampler
   GstClockTime period;
 
   gboolean running;             /* a frame was seen since the last break */
+  gboolean begins;              /* the next window is the first */
   GstClockTime last, last_end;  /* of the last frame; last_end is last if its length is unknown */
   GstClockTime next_start;
   GstClockTime covered;         /* end of the last chunk of this run */
@@ -182,6 +183,13 @@ open_windows (GstInternvlSampler *sampler, GstClockTime pts)
   guint n_wanted;
 
   gst_internvl_sampler_config_resolve (&sampler->config, &duration, &n_wanted, &stride);
+  if (sampler->begins && sampler->config.first_duration > 0 && sampler->config.first_duration < duration) {
+    /* The next one begins where this one ends, or sooner as they all do. */
+    stride = stride > duration ? stride : MIN (stride, sampler->config.first_duration);
+    n_wanted = MAX (gst_util_uint64_scale_round (n_wanted, sampler->config.first_duration, duration), 1);
+    duration = sampler->config.first_duration;
+  }
+  sampler->begins = FALSE;
   while (sampler->next_start <= pts) {
     GstClockTime start = sampler->next_start;
 
@@ -253,7 +261,7 @@ gst_internvl_sampler_push (GstInternvlSampler *sampler, gpointer frame, GstClock
 
   complete_until (sampler, pts);
   if (!sampler->running) {
-    sampler->running = TRUE;
+    sampler->running = sampler->begins = TRUE;
     sampler->next_start = pts;
   }
   open_windows (sampler, pts);

@@ -3,7 +3,7 @@
  * Time here is any clock that grows while the stream plays (the element feeds it the segment's position). The
  * stream is cut into windows, one per chunk: the first begins with the first frame, each next one a stride later.
  * A window is divided into as many equal parts as it has frames, and the frame on display at the middle of each
- * part is taken, once. Frames without a time stamp follow the one before at the nominal rate. A jump backward ends
+ * part is taken, once. The first window of all may be shorter, with as many fewer frames. Frames without a time stamp follow the one before at the nominal rate. A jump backward ends
  * the window and begins anew; after a hole longer than a window the next one begins with the first frame after it.
  *
  * Not thread-safe: belongs to the streaming thread.
@@ -22,6 +22,7 @@ typedef struct {
   GstClockTime chunk_duration;    /* 0: chunk_size / rate */
   GstClockTime chunk_stride;      /* 0: the duration */
   gboolean eager;                 /* complete a window with its last frame rather than with its end */
+  GstClockTime first_duration;    /* of the first window where the stream begins, or begins anew; 0: as the others */
   guint density;                  /* this many times as many frames are taken, for others to choose from; 0: as 1 */
 } GstInternvlSamplerConfig;
 

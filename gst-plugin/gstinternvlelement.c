@@ -187,6 +187,37 @@ query_text_caps (GstInternvl *self, GstQuery *query)
   return TRUE;
 }
 
+/* Under `live` video goes straight through. Else a buffer is kept until the next one, so that the last can carry the last
+ * answer; and what back-pressure makes of a live source nobody can say. */
+static gboolean
+query_video_latency (GstInternvl *self, GstQuery *query)
+{
+  GstClockTime min, max;
+  gboolean live;
+
+  if (!gst_pad_peer_query (self->sinkpad, query))
+    return FALSE;
+  gst_query_parse_latency (query, &live, &min, &max);
+  GST_OBJECT_LOCK (self);
+  gboolean keeps = self->settings.policy == GST_INTERNVL_POLICY_ALL;
+  GST_OBJECT_UNLOCK (self);
+  if (live && keeps) {
+    g_mutex_lock (&self->lock);
+    GstClockTime period = self->period;
+    g_mutex_unlock (&self->lock);
+    gst_query_set_latency (query, live, min + period, GST_CLOCK_TIME_IS_VALID (max) ? max + period : max);
+  }
+  return TRUE;
+}
+
+static gboolean
+gst_internvl_src_query (GstPad *pad, GstObject *parent, GstQuery *query)
+{
+  if (GST_QUERY_TYPE (query) == GST_QUERY_LATENCY)
+    return query_video_latency (GST_INTERNVL (parent), query);
+  return gst_pad_query_default (pad, parent, query);
+}
+
 /* A text is stamped with its chunk's start, and can't come before the chunk's end. */
 static gboolean
 query_text_latency (GstInternvl *self, GstQuery *query)
@@ -321,7 +352,8 @@ check_settings (GstInternvl *self)
   g_autoptr (GError) error = NULL;
 
   GST_OBJECT_LOCK (self);
-  gboolean ok = gst_internvl_settings_check (&self->settings, &error);
+  gboolean ok = gst_internvl_settings_check (&self->wanted, &error);
+  gst_internvl_settings_copy (&self->settings, &self->wanted);
   gboolean passthrough = self->settings.on_error == GST_INTERNVL_ON_ERROR_PASSTHROUGH;
   GST_OBJECT_UNLOCK (self);
   if (!ok && passthrough)
@@ -341,7 +373,7 @@ start (GstInternvl *self)
   self->failed = FALSE;
   self->warned = 0;
   self->warnings_suppressed = 0;
-  self->live = FALSE;
+  self->live = self->live_source = self->fresh = FALSE;
   self->answer_latency = 0;
   g_mutex_unlock (&self->lock);
   gst_internvl_forget_stream (self);
@@ -415,22 +447,41 @@ gst_internvl_set_property (GObject *object, guint id, const GValue *value, GPara
   g_autoptr (GError) error = NULL;
 
   GST_OBJECT_LOCK (self);
-  gboolean known = gst_internvl_settings_set (&self->settings, id, value);
-  GstInternvlTextFormat format = self->settings.text_format;
-  gint priority = self->settings.priority;
+  gboolean known = gst_internvl_settings_set (&self->wanted, id, value);
   /* In NULL it is told when the element is started. */
-  if (self->settings.error && GST_STATE (self) > GST_STATE_NULL)
-    error = g_steal_pointer (&self->settings.error);
+  if (self->wanted.error && GST_STATE (self) > GST_STATE_NULL)
+    error = g_steal_pointer (&self->wanted.error);
   GST_OBJECT_UNLOCK (self);
 
   if (!known)
     G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
   if (error)
     GST_ELEMENT_WARNING (self, LIBRARY, SETTINGS, ("%s; what was set before stays.", error->message), (NULL));
-  gst_internvl_worker_set_priority (self->worker, priority);
-  g_autoptr (GstInternvlTextPad) textpad = gst_internvl_ref_textpad (self);
-  if (textpad)
-    gst_internvl_text_pad_set_format (textpad, format);
+}
+
+/* Comes once for all that a g_object_set () sets, or that is set between g_object_freeze_notify () and _thaw_notify ():
+ * so no chunk gets a part of it. */
+static void
+gst_internvl_dispatch_properties_changed (GObject *object, guint n, GParamSpec **pspecs)
+{
+  GstInternvl *self = GST_INTERNVL (object);
+  gboolean set = FALSE;
+
+  for (guint i = 0; i < n; i++)
+    set = set || (pspecs[i]->owner_type == GST_TYPE_INTERNVL && pspecs[i] != gst_internvl_stats_pspec ());
+  if (set) {
+    GST_OBJECT_LOCK (self);
+    gst_internvl_settings_copy (&self->settings, &self->wanted);
+    GstInternvlTextFormat format = self->settings.text_format;
+    gint priority = self->settings.priority;
+    GST_OBJECT_UNLOCK (self);
+
+    gst_internvl_worker_set_priority (self->worker, priority);
+    g_autoptr (GstInternvlTextPad) textpad = gst_internvl_ref_textpad (self);
+    if (textpad)
+      gst_internvl_text_pad_set_format (textpad, format);
+  }
+  G_OBJECT_CLASS (parent_class)->dispatch_properties_changed (object, n, pspecs);
 }
 
 static void
@@ -443,7 +494,7 @@ gst_internvl_get_property (GObject *object, guint id, GValue *value, GParamSpec 
     return;
   }
   GST_OBJECT_LOCK (self);
-  gboolean known = gst_internvl_settings_get (&self->settings, id, value);
+  gboolean known = gst_internvl_settings_get (&self->wanted, id, value);
   GST_OBJECT_UNLOCK (self);
   if (!known)
     G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
@@ -462,6 +513,7 @@ gst_internvl_finalize (GObject *object)
   g_free (self->stream_id);
   g_free (self->model_name);
   gst_internvl_settings_clear (&self->settings);
+  gst_internvl_settings_clear (&self->wanted);
   g_mutex_clear (&self->lock);
   G_OBJECT_CLASS (parent_class)->finalize (object);
 }
@@ -477,6 +529,7 @@ gst_internvl_class_init (GstInternvlClass *klass)
 
   object_class->set_property = gst_internvl_set_property;
   object_class->get_property = gst_internvl_get_property;
+  object_class->dispatch_properties_changed = gst_internvl_dispatch_properties_changed;
   object_class->finalize = gst_internvl_finalize;
   element_class->change_state = gst_internvl_change_state;
   element_class->request_new_pad = gst_internvl_request_new_pad;
@@ -521,6 +574,7 @@ gst_internvl_init (GstInternvl *self)
   g_queue_init (&self->held_events);
   gst_segment_init (&self->segment, GST_FORMAT_TIME);
   gst_internvl_settings_init (&self->settings);
+  gst_internvl_settings_init (&self->wanted);
   self->worker = gst_internvl_worker_new (&gst_internvl_worker_funcs, self);
   self->sampler = gst_internvl_sampler_new (&gst_internvl_sampler_funcs, self);
 
@@ -535,6 +589,7 @@ gst_internvl_init (GstInternvl *self)
 
   self->srcpad = gst_pad_new_from_static_template (&src_template, "src");
   gst_pad_set_event_function (self->srcpad, gst_internvl_src_event);
+  gst_pad_set_query_function (self->srcpad, gst_internvl_src_query);
   gst_pad_set_iterate_internal_links_function (self->srcpad, gst_internvl_iterate_links);
   GST_PAD_SET_PROXY_CAPS (self->srcpad);
   gst_element_add_pad (GST_ELEMENT (self), self->srcpad);

@@ -26,7 +26,8 @@ struct _GstInternvl
   GstInternvlWorker *worker;
 
   /* Under the object's lock */
-  GstInternvlSettings settings;
+  GstInternvlSettings wanted;   /* as the properties are */
+  GstInternvlSettings settings; /* in force: that, but for what is being set just now */
   GstInternvlTextPad *textpad;  /* borrowed: the element has it */
 
   /* The streaming thread's */
@@ -42,6 +43,7 @@ struct _GstInternvl
   guint64 next_index;
   guint density;                /* frames looked at for each that is wanted */
   guint64 n_sampled;
+  gboolean ends_unseen;         /* the chunk that is being ended: what is sampled now counts as lost */
   char *stream_id;
 
   GstInternvlAlert alert;       /* the worker's thread's */
@@ -59,7 +61,10 @@ struct _GstInternvl
   GstEvent *text_stream_start, *text_segment, *text_eos;        /* for a pad that comes later */
   GQueue recent;                /* of GstInternvlFrame, the last ones sampled */
   GstSegment recent_segment;    /* theirs */
-  GstClockTime chunk_duration, answer_latency;
+  GstClockTime answer_latency;
+  GstClockTime period;          /* of the video's frames; 0: unknown */
+  gboolean live_source;
+  gboolean fresh;               /* the model has come, and nobody looked at the stream since */
   char *model_name;
   guint32 seek_seqnum;
 };

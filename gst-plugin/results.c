@@ -138,7 +138,7 @@ on_answered (gpointer owner, const GstInternvlChunk *chunk, const char *prompt, 
   self->latest = gst_internvl_result_ref (result);
   if (textpad) {
     gst_internvl_text_pad_push_result (textpad, gst_internvl_result_ref (result));
-    if (self->live && latency > self->answer_latency) {
+    if (self->live_source && latency > self->answer_latency) {
       self->answer_latency = gst_util_uint64_scale_ceil (latency, 1, LATENCY_STEP) * LATENCY_STEP;
       tell_latency = TRUE;
     }
@@ -258,6 +258,7 @@ on_loaded (gpointer owner, const IvlModelInfo *info)
   g_mutex_lock (&self->lock);
   g_free (self->model_name);
   self->model_name = g_strdup (info->name);
+  self->fresh = TRUE;
   g_mutex_unlock (&self->lock);
 }
 

@@ -27,6 +27,7 @@ enum
   PROP_CHUNK_SIZE,
   PROP_CHUNK_DURATION,
   PROP_CHUNK_STRIDE,
+  PROP_FIRST_CHUNK_DURATION,
   PROP_MAX_TILES,
   PROP_REUSE_THRESHOLD,
   PROP_MOTION_THRESHOLD,
@@ -64,6 +65,23 @@ gst_internvl_settings_init (GstInternvlSettings *settings)
     .post_messages = TRUE,
   };
   settings->generate.max_tokens = DEFAULT_MAX_TOKENS;
+}
+
+void
+gst_internvl_settings_copy (GstInternvlSettings *to, const GstInternvlSettings *from)
+{
+  gst_internvl_settings_clear (to);
+  *to = *from;
+  to->model_path = g_strdup (from->model_path);
+  to->device = g_strdup (from->device);
+  to->prompt = g_strdup (from->prompt);
+  to->prompt_path = g_strdup (from->prompt_path);
+  to->prompt_from_path = g_strdup (from->prompt_from_path);
+  to->system_prompt = g_strdup (from->system_prompt);
+  to->choices = from->choices ? g_ptr_array_ref (from->choices) : NULL;
+  to->json_schema = g_strdup (from->json_schema);
+  to->alert_on = g_strdup (from->alert_on);
+  to->error = from->error ? g_error_copy (from->error) : NULL;
 }
 
 void
@@ -125,6 +143,10 @@ gst_internvl_settings_install (GObjectClass *klass)
   g_object_class_install_property (klass, PROP_CHUNK_STRIDE, g_param_spec_uint64 ("chunk-stride", "Chunk stride",
           "Nanoseconds from the start of a chunk to that of the next: shorter than its duration, they overlap; longer, "
           "there is video nobody is asked about. 0: the duration", 0, 24 * 3600 * GST_SECOND, 0, playing));
+  g_object_class_install_property (klass, PROP_FIRST_CHUNK_DURATION, g_param_spec_uint64 ("first-chunk-duration",
+          "First chunk's duration", "Length in nanoseconds of the first chunk where the stream begins, or begins anew, so "
+          "that there is an early answer; it has as many fewer frames. Of a live stream the first that the model is there "
+          "for. 0: as all others", 0, 24 * 3600 * GST_SECOND, 0, playing));
   g_object_class_install_property (klass, PROP_MAX_TILES, g_param_spec_uint ("max-tiles", "Tiles of a frame",
           "1: each frame is seen as one square tile, as the model was trained to see video; more: as up to that many "
           "tiles of its own shape and a thumbnail, for small print", 1, 40, DEFAULT_MAX_TILES, ready));
@@ -351,6 +373,9 @@ gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue
     case PROP_CHUNK_STRIDE:
       settings->chunks.chunk_stride = g_value_get_uint64 (value);
       break;
+    case PROP_FIRST_CHUNK_DURATION:
+      settings->chunks.first_duration = g_value_get_uint64 (value);
+      break;
     case PROP_MAX_TILES:
       settings->max_tiles = g_value_get_uint (value);
       break;
@@ -459,6 +484,9 @@ gst_internvl_settings_get (const GstInternvlSettings *settings, guint id, GValue
       break;
     case PROP_CHUNK_STRIDE:
       g_value_set_uint64 (value, settings->chunks.chunk_stride);
+      break;
+    case PROP_FIRST_CHUNK_DURATION:
+      g_value_set_uint64 (value, settings->chunks.first_duration);
       break;
     case PROP_MAX_TILES:
       g_value_set_uint (value, settings->max_tiles);

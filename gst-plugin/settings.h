@@ -39,6 +39,8 @@ enum {
 
 void gst_internvl_settings_init (GstInternvlSettings *settings);
 void gst_internvl_settings_clear (GstInternvlSettings *settings);
+/* TO is initialised, and cleared first. */
+void gst_internvl_settings_copy (GstInternvlSettings *to, const GstInternvlSettings *from);
 
 void gst_internvl_settings_install (GObjectClass *klass);
 /* FALSE: no such property. With the lock that guards SETTINGS. */

@@ -31,6 +31,8 @@ on_sampled (gpointer data, gpointer user_data)
         GST_VIDEO_INFO_HEIGHT (&frame->info));
   frame->described = TRUE;
 
+  if (self->ends_unseen && !frame->queued)
+    frame->queued = frame->ready = TRUE;
   /* Of frames to choose from, as many are remembered as will be chosen. */
   if (gst_internvl_worker_add_frame (self->worker, frame) && self->n_sampled++ % self->density == 0)
     gst_internvl_remember_frame (self, frame);
@@ -88,24 +90,21 @@ static void
 start_stream (GstInternvl *self)
 {
   GstInternvlPolicy policy;
-  gboolean live = FALSE;
+  gboolean live_source = FALSE, live;
 
   GST_OBJECT_LOCK (self);
   policy = self->settings.policy;
   GST_OBJECT_UNLOCK (self);
-  if (policy == GST_INTERNVL_POLICY_AUTO) {
-    GstQuery *query = gst_query_new_latency ();
-
-    if (gst_pad_peer_query (self->sinkpad, query))
-      gst_query_parse_latency (query, &live, NULL, NULL);
-    gst_query_unref (query);
-  } else {
-    live = policy == GST_INTERNVL_POLICY_LIVE;
-  }
+  GstQuery *query = gst_query_new_latency ();
+  if (gst_pad_peer_query (self->sinkpad, query))
+    gst_query_parse_latency (query, &live_source, NULL, NULL);
+  gst_query_unref (query);
+  live = policy == GST_INTERNVL_POLICY_AUTO ? live_source : policy == GST_INTERNVL_POLICY_LIVE;
   GST_INFO_OBJECT (self, "policy %s", live ? "live" : "all");
 
   g_mutex_lock (&self->lock);
   self->live = live;
+  self->live_source = live_source;
   g_mutex_unlock (&self->lock);
   gst_internvl_worker_set_live (self->worker, live);
   g_autoptr (GstInternvlTextPad) textpad = gst_internvl_ref_textpad (self);
@@ -138,8 +137,15 @@ sample (GstInternvl *self, GstBuffer *buffer)
   config.density = self->density = sampling == GST_INTERNVL_SAMPLING_SCENE ? SCENE_DENSITY : 1;
   gst_internvl_sampler_configure (self->sampler, &config);
   g_mutex_lock (&self->lock);
-  gst_internvl_sampler_config_resolve (&config, &self->chunk_duration, NULL, NULL);
+  gboolean fresh = self->fresh;
+  self->fresh = FALSE;
   g_mutex_unlock (&self->lock);
+  /* Nothing of the chunk under way was kept while the model was being loaded; the first that is should be early. */
+  if (fresh && self->live && config.first_duration > 0) {
+    self->ends_unseen = TRUE;
+    gst_internvl_sampler_finish (self->sampler);
+    self->ends_unseen = FALSE;
+  }
 
   if (GST_CLOCK_TIME_IS_VALID (time)) {
     guint64 from, to;
@@ -394,9 +400,12 @@ set_caps (GstInternvl *self, GstEvent *event)
   }
   self->info = info;
   self->have_info = TRUE;
-  gst_internvl_sampler_set_period (self->sampler, GST_VIDEO_INFO_FPS_N (&info) > 0 ?
-      gst_util_uint64_scale_int (GST_SECOND, GST_VIDEO_INFO_FPS_D (&info), GST_VIDEO_INFO_FPS_N (&info)) :
-      GST_CLOCK_TIME_NONE);
+  GstClockTime period = GST_VIDEO_INFO_FPS_N (&info) <= 0 ? 0 :
+      gst_util_uint64_scale_int (GST_SECOND, GST_VIDEO_INFO_FPS_D (&info), GST_VIDEO_INFO_FPS_N (&info));
+  g_mutex_lock (&self->lock);
+  self->period = period;
+  g_mutex_unlock (&self->lock);
+  gst_internvl_sampler_set_period (self->sampler, period > 0 ? period : GST_CLOCK_TIME_NONE);
   return TRUE;
 }
 

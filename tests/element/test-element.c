@@ -346,37 +346,6 @@ test_overlap_encodes_once (void)
   finish (&f);
 }
 
-static void
-test_change_prompt (void)
-{
-  Fixture f = { 0 };
-
-  begin (&f, "policy=all prompt=one", FALSE);
-  play (&f);
-  push_frames (&f, 11);
-  fake_engine_wait_asked (1);
-  g_object_set (f.element, "prompt", "two", "max-tokens", 3, NULL);
-  push_frames (&f, 10);
-  fake_engine_wait_asked (2);
-  g_assert_cmpstr (fake_engine_get_question (0)->prompt, ==, "one");
-  g_assert_cmpstr (fake_engine_get_question (1)->prompt, ==, "two");
-  g_assert_cmpuint (fake_engine_get_question (1)->params.max_tokens, ==, 3);
-  /* One that can't be used changes nothing. */
-  g_object_set (f.element, "prompt", "\xff", NULL);
-  gst_message_unref (wait_message (&f, GST_MESSAGE_WARNING));
-  g_object_set (f.element, "prompt-path", test_path ("none.txt"), NULL);
-  gst_message_unref (wait_message (&f, GST_MESSAGE_WARNING));
-  push_frames (&f, 10);
-  fake_engine_wait_asked (3);
-  g_assert_cmpstr (fake_engine_get_question (2)->prompt, ==, "two");
-  g_assert_true (g_file_set_contents (test_path ("prompt.txt"), "three\n", -1, NULL));
-  g_object_set (f.element, "prompt-path", test_path ("prompt.txt"), NULL);
-  push_frames (&f, 10);
-  fake_engine_wait_asked (4);
-  g_assert_cmpstr (fake_engine_get_question (3)->prompt, ==, "three");
-  finish (&f);
-}
-
 /* ---- the text pad ---- */
 
 static GstPadProbeReturn
@@ -604,28 +573,6 @@ test_upstream_events (void)
   gst_harness_push_upstream_event (f.h, gst_event_new_qos (GST_QOS_TYPE_UNDERFLOW, 0.1, 5, 0));
   g_assert_cmpuint (gst_harness_upstream_events_received (f.h), ==, before + 2);
   gst_object_unref (text);
-  finish (&f);
-}
-
-static void
-test_latency (void)
-{
-  Fixture f = { 0 };
-  GstClockTime min, max;
-  gboolean live;
-
-  begin (&f, "policy=live", TRUE);
-  play (&f);
-  gst_harness_set_upstream_latency (f.h, 20 * GST_MSECOND);
-  GstQuery *query = gst_query_new_latency ();
-  g_assert_true (gst_pad_peer_query (f.h->sinkpad, query));
-  gst_query_parse_latency (query, &live, &min, &max);
-  g_assert_cmpuint (min, ==, 20 * GST_MSECOND);
-  g_assert_true (gst_pad_peer_query (f.text->sinkpad, query));
-  gst_query_parse_latency (query, &live, &min, &max);
-  if (live)
-    g_assert_cmpuint (min, ==, 1020 * GST_MSECOND);
-  gst_query_unref (query);
   finish (&f);
 }
 
@@ -871,7 +818,6 @@ main (int argc, char **argv)
   add ("back-pressure", test_back_pressure);
   add ("previous", test_previous);
   add ("overlap", test_overlap_encodes_once);
-  add ("change-prompt", test_change_prompt);
   add ("blocked-text", test_blocked_text);
   add ("text-pad-later", test_text_pad_later);
   add ("flush", test_flush);
@@ -881,7 +827,6 @@ main (int argc, char **argv)
   add ("caps-change", test_caps_change);
   add ("broken-frame", test_broken_frame);
   add ("upstream-events", test_upstream_events);
-  add ("latency", test_latency);
   add ("no-model", test_no_model);
   add ("failures", test_failures);
   add ("states", test_states);

@@ -274,7 +274,7 @@ test_overlap (Fixture *f, gconstpointer data)
 static void
 test_density (Fixture *f, gconstpointer data)
 {
-  GstInternvlSamplerConfig config = { 2, 2, 1, 0, 0, FALSE, 3 };
+  GstInternvlSamplerConfig config = { 2, 2, 1, 0, 0, FALSE, 0, 3 };
 
   gst_internvl_sampler_configure (f->sampler, &config);
   feed (f, 0, 10, 0, 100, TRUE);
@@ -286,6 +286,37 @@ test_density (Fixture *f, gconstpointer data)
   /* From the next window on. */
   expect (f, "0+1000: 0 2 4 5 7 9; 1000+1000: 10 12 14 15 17 19; 2000+1000: 20 21 22 23 24 25 26 27 28 29");
   g_assert_cmpuint (f->n_wanted, ==, 2);
+}
+
+static void
+test_first (Fixture *f, gconstpointer data)
+{
+  GstInternvlSamplerConfig config = { 4, 4, 1, 0, 0, FALSE, 300 * MS, 1 };
+
+  gst_internvl_sampler_configure (f->sampler, &config);
+  feed (f, 0, 24, 0, 100, TRUE);
+  expect (f, "0+300: 1; 300+1000: 4 6 9 11; 1300+1000: 14 16 19 21");
+  /* Where it begins anew, too; and overlapping, and not longer than the others. */
+  g_string_truncate (f->out, 0);
+  gst_internvl_sampler_reset (f->sampler);
+  config.chunk_stride = 500 * MS;
+  gst_internvl_sampler_configure (f->sampler, &config);
+  feed (f, 0, 20, 0, 100, TRUE);
+  expect (f, "0+300: 1; 300+1000: 4 6 9 11; 800+1000: 9 11 14 16");
+  g_string_truncate (f->out, 0);
+  gst_internvl_sampler_reset (f->sampler);
+  config.chunk_stride = 2000 * MS;
+  config.first_duration = 100 * MS;
+  gst_internvl_sampler_configure (f->sampler, &config);
+  feed (f, 0, 31, 0, 100, TRUE);
+  expect (f, "0+100: 0; 2000+1000: 21 23 26 28");
+  g_string_truncate (f->out, 0);
+  gst_internvl_sampler_reset (f->sampler);
+  config.chunk_stride = 0;
+  config.first_duration = 5000 * MS;
+  gst_internvl_sampler_configure (f->sampler, &config);
+  feed (f, 0, 10, 0, 100, TRUE);
+  expect (f, "0+1000: 1 3 6 8");
 }
 
 static void
@@ -353,6 +384,7 @@ main (int argc, char **argv)
   add (no_timestamps);
   add (overlap);
   add (density);
+  add (first);
   add (long_stride);
   add (reconfigure);
   add (random);
