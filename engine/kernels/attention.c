@@ -29,6 +29,16 @@ ivl_attention_rows (IvlDevice *device, guint head_dim, guint group, guint n_rows
 void
 ivl_attention (IvlVkStream *stream, const IvlAttention *a)
 {
+  ivl_attention_variant (stream, a, -1);
+}
+
+void
+ivl_attention_variant (IvlVkStream *stream, const IvlAttention *a, int texels)
+{
+  static const IvlKernelId kernels[][2] = { { IVL_K_ATTENTION_Q1_BUFFER, IVL_K_ATTENTION_Q1_TEXEL },
+                                            { IVL_K_ATTENTION_Q2_BUFFER, IVL_K_ATTENTION_Q2_TEXEL },
+                                            { IVL_K_ATTENTION_Q4_BUFFER, IVL_K_ATTENTION_Q4_TEXEL },
+                                            { IVL_K_ATTENTION_Q8_BUFFER, IVL_K_ATTENTION_Q8_TEXEL } };
   IvlDevice *device = a->q.span.buffer->device;
   guint lanes = lanes_of (device);
   guint group = a->heads / a->kv_heads;
@@ -36,7 +46,8 @@ ivl_attention (IvlVkStream *stream, const IvlAttention *a)
   /* A group of more heads than lanes * queries: widen the workgroup instead. */
   while (lanes * most < a->max_rows * group)
     lanes *= 2;
-  IvlKernelId kernel = most == 8 ? IVL_K_ATTENTION_Q8 : most == 4 ? IVL_K_ATTENTION_Q4 : most == 2 ? IVL_K_ATTENTION_Q2 : IVL_K_ATTENTION_Q1;
+  gboolean use_texels = ivl_vk_use_texels (device, MAX (a->q.span.size, a->kv.span.size), texels);
+  IvlKernelId kernel = kernels[g_bit_storage (most) - 1][use_texels];
   struct IvlPushAttention push = {
     .q_offset = (guint32) (a->q.offset / 4), .q_pitch = a->q.pitch / 4,
     .o_offset = (guint32) (a->out.offset / 4), .o_pitch = a->out.pitch / 4,

@@ -26,6 +26,8 @@ typedef struct {
  * less often. */
 guint ivl_attention_rows (IvlDevice *device, guint head_dim, guint group, guint n_rows);
 void ivl_attention (IvlVkStream *stream, const IvlAttention *args);
+/* For checks and timing: TEXELS as in ivl_vk_use_texels. */
+void ivl_attention_variant (IvlVkStream *stream, const IvlAttention *args, int texels);
 
 /* Rotates q in QKV [n_rows, (heads + 2 kv_heads) * head_dim] and stores k and v into CACHE.
  * ROWS: IvlRow, from row_base on. TABLE: cos, sin pairs [positions, head_dim / 2]. */

@@ -5,21 +5,35 @@
 void
 ivl_embed (IvlVkStream *stream, const IvlWeight *table, IvlSpan rows, guint row_base, guint n_rows, IvlRows x)
 {
-  static const IvlKernelId kernels[] = { IVL_K_EMBED_F32, IVL_K_EMBED_F16, IVL_K_EMBED_BF16, IVL_K_EMBED_Q8 };
+  ivl_embed_variant (stream, table, rows, row_base, n_rows, x, -1);
+}
+
+void
+ivl_embed_variant (IvlVkStream *stream, const IvlWeight *table, IvlSpan rows, guint row_base, guint n_rows, IvlRows x,
+                   int texels)
+{
+  static const IvlKernelId kernels[][2] = {
+    { IVL_K_EMBED_F32_BUFFER, IVL_K_EMBED_F32_TEXEL },
+    { IVL_K_EMBED_F16_BUFFER, IVL_K_EMBED_F16_TEXEL },
+    { IVL_K_EMBED_BF16_BUFFER, IVL_K_EMBED_BF16_TEXEL },
+    { IVL_K_EMBED_Q8_BUFFER, IVL_K_EMBED_Q8_TEXEL },
+  };
+  IvlDevice *device = x.span.buffer->device;
   /* Of a quantised row: eight columns each, whatever they take. */
-  guint texels = table->k_pad / (table->dtype == IVL_DTYPE_F32 ? 4 : 8);
+  guint row_texels = table->k_pad / (table->dtype == IVL_DTYPE_F32 ? 4 : 8);
   g_assert (table->dtype < G_N_ELEMENTS (kernels));
   for (guint s = 0; s < table->n_slices; s++) {
     struct IvlPushEmbed push = {
       .n_rows = n_rows, .row_base = row_base,
       .n_base = s * table->slice_n,
       .n = s + 1 < table->n_slices ? table->slice_n : table->n - s * table->slice_n,
-      .texels = texels, .offset = (guint32) (x.offset / 4), .pitch = x.pitch / 4,
+      .texels = row_texels, .offset = (guint32) (x.offset / 4), .pitch = x.pitch / 4,
     };
     guint32 specs[] = { LANES };
     IvlSpan spans[] = { table->slices[s], rows, x.span };
-    ivl_vk_dispatch (stream, kernels[table->dtype], specs, 1, spans, &push, sizeof push,
-                     ivl_groups_for (x.span.buffer->device, (guint64) n_rows * texels, LANES));
+    IvlKernelId kernel = kernels[table->dtype][ivl_vk_use_texels (device, spans[0].size, texels)];
+    ivl_vk_dispatch (stream, kernel, specs, 1, spans, &push, sizeof push,
+                     ivl_groups_for (device, (guint64) n_rows * row_texels, LANES));
   }
 }
 

@@ -59,9 +59,6 @@ ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader)
   return NULL;
 }
 
-/* Texel buffers are gathered from where storage buffers are read lane by lane: twice as fast on lavapipe of Mesa 22.3. Newer
- * ones, which tell their true version, gather from both and broadcast what a storage buffer has at a uniform index: m = 16
- * 42 GFLOP a CPU-second against 21 from texels (26.2). */
 static IvlGemmVariant
 preferred_variant (const IvlDevice *device)
 {
@@ -71,10 +68,7 @@ preferred_variant (const IvlDevice *device)
       return v;
   if (!device->software)
     return IVL_GEMM_GPU;
-  return device->driver == VK_DRIVER_ID_MESA_LLVMPIPE
-             && device->properties.driverVersion < VK_MAKE_API_VERSION (0, 23, 0, 0)
-           ? IVL_GEMM_TEXEL
-           : IVL_GEMM_BUFFER;
+  return device->texels ? IVL_GEMM_TEXEL : IVL_GEMM_BUFFER;
 }
 
 /* Rows of the tile that wastes least; for GPUs large tiles only where there are enough of them to keep it busy. */

@@ -265,10 +265,11 @@ static void
 dispatch (const Recorder *r, IvlKernelId kernel, IvlKernelId buffers, const guint32 *specs, guint n_specs,
           const IvlSpan *spans, guint n_inputs, const void *push, gsize push_bytes, IvlGroups groups)
 {
-  gboolean fits = TRUE;
+  VkDeviceSize largest = 0;
   for (guint i = 0; i < n_inputs; i++)
-    fits = fits && spans[i].size / 16 <= r->device->properties.limits.maxTexelBufferElements;
-  ivl_vk_dispatch (r->stream, fits && r->texels != 0 ? kernel : buffers, specs, n_specs, spans, push, push_bytes, groups);
+    largest = MAX (largest, spans[i].size);
+  ivl_vk_dispatch (r->stream, ivl_vk_use_texels (r->device, largest, r->texels) ? kernel : buffers, specs, n_specs, spans,
+                   push, push_bytes, groups);
 }
 
 static IvlSpan

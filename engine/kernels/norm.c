@@ -6,15 +6,17 @@
 void
 ivl_norm (IvlVkStream *stream, const IvlNorm *norm, IvlRows x, guint rows, guint cols, IvlRows y)
 {
-  ivl_norm_variant (stream, norm, x, rows, cols, y, -1);
+  ivl_norm_variant (stream, norm, x, rows, cols, y, -1, -1);
 }
 
 void
 ivl_norm_variant (IvlVkStream *stream, const IvlNorm *norm, IvlRows x, guint rows, guint cols, IvlRows y,
-                  int lane_per_row)
+                  int lane_per_row, int texels)
 {
+  static const IvlKernelId kernels[2][2] = { { IVL_K_NORM_SHARED_BUFFER, IVL_K_NORM_SHARED_TEXEL },
+                                             { IVL_K_NORM_ROWS_BUFFER, IVL_K_NORM_ROWS_TEXEL } };
   IvlDevice *device = x.span.buffer->device;
-  gboolean by_lane = lane_per_row < 0 ? device->software : lane_per_row;
+  guint by_lane = lane_per_row < 0 ? device->software : lane_per_row != 0;
   struct IvlPushNorm push = {
     .rows = rows, .cols = cols / 4,
     .x_offset = (guint32) (x.offset / 4), .x_pitch = x.pitch / 4,
@@ -26,7 +28,7 @@ ivl_norm_variant (IvlVkStream *stream, const IvlNorm *norm, IvlRows x, guint row
   IvlSpan spans[] = { x.span, *norm->weight, norm->bias ? *norm->bias : *norm->weight,
                       norm->index ? *norm->index : *norm->weight, y.span };
   IvlGroups grid = ivl_groups_for (device, rows, by_lane ? lanes : 1);
-  ivl_vk_dispatch (stream, by_lane ? IVL_K_NORM_ROWS : IVL_K_NORM_SHARED, specs, G_N_ELEMENTS (specs), spans, &push,
-                   sizeof push, grid);
+  ivl_vk_dispatch (stream, kernels[by_lane][ivl_vk_use_texels (device, x.span.size, texels)], specs, G_N_ELEMENTS (specs),
+                   spans, &push, sizeof push, grid);
   ivl_vk_note_work (stream, 7.0 * rows * cols, 8.0 * rows * cols);
 }

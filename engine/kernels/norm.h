@@ -24,8 +24,8 @@ typedef struct {
 
 /* y[rows, cols] = norm (x); COLS is a multiple of 4 (of 4 * 4 for the shuffles). y may be x. */
 void ivl_norm (IvlVkStream *stream, const IvlNorm *norm, IvlRows x, guint rows, guint cols, IvlRows y);
-/* LANE_PER_ROW: 0 no, 1 yes, -1 by device. */
+/* For checks and timing: LANE_PER_ROW 0 no, 1 yes, -1 by device; TEXELS as in ivl_vk_use_texels. */
 void ivl_norm_variant (IvlVkStream *stream, const IvlNorm *norm, IvlRows x, guint rows, guint cols, IvlRows y,
-                       int lane_per_row);
+                       int lane_per_row, int texels);
 
 #endif

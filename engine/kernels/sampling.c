@@ -12,8 +12,8 @@ typedef struct IvlSampleRow SampleRow;
 typedef struct IvlSampleState SampleState;
 typedef struct IvlPushSampling Push;
 
-G_STATIC_ASSERT (sizeof (SampleRow) == 40);
-G_STATIC_ASSERT (sizeof (SampleState) == 28);
+G_STATIC_ASSERT (sizeof (SampleRow) == 48);
+G_STATIC_ASSERT (sizeof (SampleState) == 32);
 
 typedef enum { PARTIAL, HISTOGRAM, SUMS, DRAW, N_LOGITS_KERNELS } LogitsKernel;
 
@@ -187,7 +187,7 @@ ivl_sampler_record_variant (IvlSampler *self, IvlVkStream *stream, IvlSpan logit
 
   logits.size = (guint64) n * pitch * 4;
   Recorder r = { self, stream, logits, .push = { self->vocab, pitch / 4, self->blocks, n, self->mask_words } };
-  r.texels = texels != 0 && logits.size / 16 <= self->device->properties.limits.maxTexelBufferElements;
+  r.texels = ivl_vk_use_texels (self->device, logits.size, texels);
   IvlSpan results = { self->results, 0, self->results->size };
   if (most_ids)
     dispatch (&r, IVL_K_SAMPLING_PENALTY, (IvlSpan[]){ logits, self->rows, self->ids },

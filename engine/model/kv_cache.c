@@ -29,8 +29,7 @@ ivl_kv_cache_init (IvlKvCache *self, const IvlDecoder *decoder, IvlDevice *devic
                    GError **error)
 {
   guint64 bytes = layer_page_bytes (decoder->config);
-  guint64 fits = MIN (device->properties.limits.maxStorageBufferRange,
-                      16ull * device->properties.limits.maxTexelBufferElements) / bytes;
+  guint64 fits = device->properties.limits.maxStorageBufferRange / bytes;
   guint layers = decoder->config->text.layers;
   *self = (IvlKvCache){ .decoder = decoder, .device = device, .layers = g_new0 (IvlVkBuffer *, layers) };
   self->free_pages = g_array_new (FALSE, FALSE, sizeof (guint32));

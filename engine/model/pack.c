@@ -169,9 +169,7 @@ static guint
 slice_rows (IvlDevice *device, guint n, gsize panel_bytes)
 {
   const VkPhysicalDeviceLimits *limits = &device->properties.limits;
-  guint64 most = MIN (16ull * limits->maxTexelBufferElements, 1ull << 30);
-  if (most < panel_bytes) /* texel views are out: kernels read through storage buffers */
-    most = limits->maxStorageBufferRange;
+  guint64 most = device->texels ? MIN (16ull * limits->maxTexelBufferElements, 1ull << 30) : limits->maxStorageBufferRange;
   return (guint) MIN ((guint64) n, MAX (most / panel_bytes, 1) * IVL_PANEL);
 }
 

@@ -234,7 +234,7 @@ allocate_set (IvlVkStream *self, VkDescriptorSetLayout layout)
     if (fresh) {
       VkDescriptorPoolSize sizes[] = {
         { VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, SETS_PER_POOL * IVL_MAX_BINDINGS },
-        { VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, SETS_PER_POOL * 3 },
+        { VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, SETS_PER_POOL * 4 },
       };
       VkDescriptorPoolCreateInfo info = { .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
                                           .maxSets = SETS_PER_POOL,
@@ -306,6 +306,11 @@ ivl_vk_dispatch (IvlVkStream *self, IvlKernelId id, const guint32 *specs, guint 
                   kernel->name, (guint64) spans[i].size);
         return;
       }
+    } else if (spans[i].size > self->device->properties.limits.maxStorageBufferRange) {
+      ivl_fail (&self->sticky, IVL_ERROR_INTERNAL, "kernel %s: binding %u has %" G_GUINT64_FORMAT " bytes, the device "
+                "takes %u", kernel->name, i, (guint64) spans[i].size,
+                self->device->properties.limits.maxStorageBufferRange);
+      return;
     } else {
       buffers[i] = (VkDescriptorBufferInfo){ spans[i].buffer->buffer, spans[i].offset, spans[i].size };
     }

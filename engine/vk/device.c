@@ -5,6 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Devices that take fewer texels in a buffer would have weights cut into many small slices. */
+#define LEAST_TEXELS (1u << 23)
+
 static const char *
 result_name (VkResult result)
 {
@@ -231,6 +234,57 @@ choose_device (VkInstance instance, const char *name, GError **error)
   return chosen;
 }
 
+/* INTERNVL_DEBUG: for tests of what the device at hand isn't. */
+enum {
+  DEBUG_TEXELS = 1 << 0,  /* bulk inputs through texel buffers where they fit */
+  DEBUG_BUFFERS = 1 << 1, /* ... through storage buffers */
+  DEBUG_MINIMUM = 1 << 2, /* no more than what Vulkan 1.2 asks of every device */
+  DEBUG_GPU = 1 << 3,     /* taken for a discrete one: kernels for GPUs, transfers through staging */
+};
+
+static guint
+debug_flags (void)
+{
+  static const GDebugKey keys[] = {
+    { "texels", DEBUG_TEXELS }, { "buffers", DEBUG_BUFFERS }, { "minimum", DEBUG_MINIMUM }, { "gpu", DEBUG_GPU },
+  };
+  return g_parse_debug_string (g_getenv ("INTERNVL_DEBUG"), keys, G_N_ELEMENTS (keys));
+}
+
+/* Vulkan 1.2, table "Required Limits": those that kernels and buffers depend on. */
+static void
+limit_to_minimum (VkPhysicalDeviceLimits *limits)
+{
+  limits->maxTexelBufferElements = 65536;
+  limits->maxStorageBufferRange = 1u << 27;
+  limits->maxPushConstantsSize = 128;
+  limits->maxPerStageDescriptorStorageBuffers = 4;
+  limits->maxPerStageDescriptorSampledImages = 16;
+  limits->maxComputeSharedMemorySize = 16384;
+  limits->maxComputeWorkGroupInvocations = 128;
+  for (guint i = 0; i < 3; i++) {
+    limits->maxComputeWorkGroupCount[i] = 65535;
+    limits->maxComputeWorkGroupSize[i] = i < 2 ? 128 : 64;
+  }
+  limits->minStorageBufferOffsetAlignment = 256;
+  limits->minTexelBufferOffsetAlignment = 256;
+}
+
+/* lavapipe of Mesa 22.3 gathers from texel buffers and reads storage buffers lane by lane: matrix products from texels are
+ * twice as fast. Newer ones, which tell their true version, gather from both and broadcast what a storage buffer has at a
+ * uniform index: 42 GFLOP a CPU-second against 21 from texels (26.2). */
+static bool
+gathers_only_texels (const IvlDevice *self)
+{
+  return self->driver == VK_DRIVER_ID_MESA_LLVMPIPE && self->properties.driverVersion < VK_MAKE_API_VERSION (0, 23, 0, 0);
+}
+
+bool
+ivl_vk_use_texels (IvlDevice *self, VkDeviceSize bytes, int force)
+{
+  return (force < 0 ? self->texels : force) && bytes / 16 <= self->properties.limits.maxTexelBufferElements;
+}
+
 static void
 query_properties (IvlDevice *self)
 {
@@ -261,13 +315,24 @@ query_properties (IvlDevice *self)
                               && (subgroup.supportedOperations & VK_SUBGROUP_FEATURE_ARITHMETIC_BIT);
   self->host_import_alignment = host.minImportedHostPointerAlignment;
   self->software = self->properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
+  guint debug = debug_flags ();
+  if (debug & DEBUG_GPU) {
+    self->software = false;
+    self->subgroup_size = 32;
+  }
+  if (debug & DEBUG_MINIMUM)
+    limit_to_minimum (&self->properties.limits);
+  self->texels = debug & DEBUG_TEXELS || (gathers_only_texels (self) && !(debug & (DEBUG_BUFFERS | DEBUG_GPU)));
+  if (self->properties.limits.maxTexelBufferElements < LEAST_TEXELS)
+    self->texels = false;
   vkGetPhysicalDeviceMemoryProperties (self->physical, &self->memory);
   self->unified = true;
   for (guint32 i = 0; i < self->memory.memoryTypeCount; i++)
     if ((self->memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT)
         && !(self->memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT))
       self->unified = false;
-  self->unified = self->unified && self->properties.deviceType != VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU;
+  self->unified = self->unified && self->properties.deviceType != VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU
+                  && !(debug & DEBUG_GPU);
 
   VkQueueFamilyProperties families[32];
   guint32 n = G_N_ELEMENTS (families);

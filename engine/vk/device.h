@@ -28,6 +28,7 @@ struct IvlDevice {
   bool software;         /* runs on the host's cores */
   bool unified;          /* device memory is host memory: map instead of staging */
   bool subgroup_arithmetic;
+  bool texels;           /* bulk inputs are read faster through texel buffers: see ivl_vk_use_texels */
   bool host_import;      /* VK_EXT_external_memory_host */
   VkDeviceSize host_import_alignment;
   bool memory_budget;    /* VK_EXT_memory_budget */
@@ -66,6 +67,10 @@ void ivl_vk_unlock_queue (IvlDevice *device);
  * host's available memory on software drivers (whose heap size is a made-up figure), else the largest
  * device-local heap. */
 guint64 ivl_vk_available_bytes (IvlDevice *device);
+
+/* Whether a kernel reads inputs of which the largest has BYTES through texel buffers, rather than storage buffers. FORCE:
+ * -1 by device, 0 never, 1 wherever the device can. */
+bool ivl_vk_use_texels (IvlDevice *device, VkDeviceSize bytes, int force);
 
 /* ---- pipeline cache (pipeline.c) ---- */
 void ivl_vk_pipelines_init (IvlDevice *device);

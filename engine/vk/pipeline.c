@@ -53,6 +53,18 @@ pipeline_create (IvlDevice *device, const PipelineKey *key, GError **error)
   const IvlKernel *kernel = &ivl_kernels[key->kernel];
   IvlVkPipeline *self = g_new0 (IvlVkPipeline, 1);
   VkShaderModule module = VK_NULL_HANDLE;
+  const VkPhysicalDeviceLimits *limits = &device->properties.limits;
+  guint storage = 0;
+  for (const char *letter = kernel->bindings; *letter; letter++)
+    storage += strchr ("rwx", *letter) != NULL;
+  if (storage > limits->maxPerStageDescriptorStorageBuffers
+      || key->specs[0] > MIN (limits->maxComputeWorkGroupInvocations, limits->maxComputeWorkGroupSize[0])) {
+    g_free (self);
+    ivl_fail (error, IVL_ERROR_INTERNAL, "kernel %s: %u storage buffers and %u invocations, the device takes %u and %u",
+              kernel->name, storage, key->specs[0], limits->maxPerStageDescriptorStorageBuffers,
+              limits->maxComputeWorkGroupInvocations);
+    return NULL;
+  }
 
   VkDescriptorSetLayoutBinding bindings[IVL_MAX_BINDINGS];
   guint32 n_bindings = (guint32) strlen (kernel->bindings);

@@ -3,6 +3,8 @@
  * WTYPE: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4. TEXELS: x and w are read through texel buffers. PARTS: x is what a split
  * matmul left, as floats. */
 
+#include "texels.h"
+
 layout (local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
 layout (constant_id = 1) const bool HAS_BIAS = false;
 layout (constant_id = 2) const uint ACT = 0;       /* 0 none, 1 GELU, 2 SwiGLU on column pairs (gate, up) */
@@ -11,19 +13,12 @@ layout (constant_id = 4) const bool ADD = false;   /* to what y holds */
 
 #ifdef PARTS
 layout (binding = 0, std430) readonly buffer X { float parts[]; };
-#elif defined TEXELS
-layout (binding = 0) uniform samplerBuffer x_texels;
-layout (binding = 1) uniform usamplerBuffer w_texels;
-#define LOAD_X(i) texelFetch (x_texels, int (i))
-#define LOAD_W(i) texelFetch (w_texels, int (i))
 #else
-layout (binding = 0, std430) readonly buffer X { vec4 x_data[]; };
-layout (binding = 1, std430) readonly buffer W { uvec4 w_data[]; };
-#define LOAD_X(i) x_data[i]
-#define LOAD_W(i) w_data[i]
+FLOATS (0, x_data);
+INPUT (1, w_data);
 #endif
-layout (binding = 2, std430) readonly buffer Bias { float bias[]; };
-layout (binding = 3, std430) readonly buffer Scale { float scale[]; };
+SMALL_FLOATS (2, bias);
+SMALL_FLOATS (3, scale);
 layout (binding = 4, std430) buffer Y { float y[]; };
 layout (push_constant) uniform Push { IvlPushGemm p; };
 
@@ -50,9 +45,9 @@ float
 activate (float sum, uint n)
 {
   uint column = p.n_base + min (n, p.n - 1);
-  float v = HAS_BIAS ? sum + bias[column] : sum;
+  float v = HAS_BIAS ? sum + LOAD_SMALL (bias, column / 4)[column % 4] : sum;
   v = ACT == 1 ? gelu (v) : v;
-  return HAS_SCALE ? v * scale[column] : v;
+  return HAS_SCALE ? v * LOAD_SMALL (scale, column / 4)[column % 4] : v;
 }
 
 /* Two neighbouring columns, N even, after activate (). */
@@ -79,20 +74,20 @@ load_weights (uint panel, uint column, uint step, out vec4 a, out vec4 b)
 {
 #if WTYPE == 0
   uint at = (panel * (p.k / 4) + 2 * step) * IVL_PANEL + column;
-  a = uintBitsToFloat (LOAD_W (at));
-  b = uintBitsToFloat (LOAD_W (at + IVL_PANEL));
+  a = uintBitsToFloat (LOAD (w_data, at));
+  b = uintBitsToFloat (LOAD (w_data, at + IVL_PANEL));
 #elif WTYPE == 1
-  uvec4 q = LOAD_W ((panel * (p.k / 8) + step) * IVL_PANEL + column);
+  uvec4 q = LOAD (w_data, (panel * (p.k / 8) + step) * IVL_PANEL + column);
   a = vec4 (unpackHalf2x16 (q.x), unpackHalf2x16 (q.y));
   b = vec4 (unpackHalf2x16 (q.z), unpackHalf2x16 (q.w));
 #elif WTYPE == 2
-  uvec4 q = LOAD_W ((panel * (p.k / 8) + step) * IVL_PANEL + column);
+  uvec4 q = LOAD (w_data, (panel * (p.k / 8) + step) * IVL_PANEL + column);
   a = uintBitsToFloat (uvec4 (q.x << 16, q.x & 0xffff0000u, q.y << 16, q.y & 0xffff0000u));
   b = uintBitsToFloat (uvec4 (q.z << 16, q.z & 0xffff0000u, q.w << 16, q.w & 0xffff0000u));
 #else
   uint block = (panel * ((p.k + IVL_QUANT_BLOCK - 1) / IVL_QUANT_BLOCK) + step / 4) * BLOCK_TEXELS;
-  float unit = unpackHalf2x16 (LOAD_W (block + column / 8)[column % 8 / 2])[column % 2] * QUANT_UNIT;
-  uvec4 q = LOAD_W (block + IVL_QUANT_SCALES + step % 4 * QUANT_TEXELS + column / QUANTS);
+  float unit = unpackHalf2x16 (LOAD (w_data, block + column / 8)[column % 8 / 2])[column % 2] * QUANT_UNIT;
+  uvec4 q = LOAD (w_data, block + IVL_QUANT_SCALES + step % 4 * QUANT_TEXELS + column / QUANTS);
 #if WTYPE == 3
   uint qa = column % 2 == 0 ? q.x : q.z, qb = column % 2 == 0 ? q.y : q.w;
   a = vec4 (ivec4 (qa << 24, qa << 16, qa << 8, qa)) * unit;

@@ -43,7 +43,7 @@ main ()
   for (uint block = 0; block < blocks; block++) {
     float unit[TN];
     [[unroll]] for (int j = 0; j < TN; j += 8) {
-      uvec4 q = LOAD_W (w_index + (n0 % IVL_PANEL + j) / 8);
+      uvec4 q = LOAD (w_data, w_index + (n0 % IVL_PANEL + j) / 8);
       [[unroll]] for (int c = 0; c < 4; c++) {
         vec2 pair = unpackHalf2x16 (q[c]);
         unit[j + 2 * c] = pair.x * QUANT_UNIT;
@@ -55,11 +55,11 @@ main ()
     for (uint s = 4 * block; s < end; s++) {
       vec4 xa[TM], xb[TM];
       [[unroll]] for (int i = 0; i < TM; i++) {
-        xa[i] = LOAD_X (x_index[i] + 2 * s);
-        xb[i] = LOAD_X (x_index[i] + 2 * s + 1);
+        xa[i] = LOAD (x_data, x_index[i] + 2 * s);
+        xb[i] = LOAD (x_data, x_index[i] + 2 * s + 1);
       }
       [[unroll]] for (int j0 = 0; j0 < TN; j0 += QUANTS) {
-        uvec4 q = LOAD_W (w_index + (n0 % IVL_PANEL + j0) / QUANTS);
+        uvec4 q = LOAD (w_data, w_index + (n0 % IVL_PANEL + j0) / QUANTS);
         [[unroll]] for (int c = 0; c < QUANTS; c++) {
           int j = j0 + c;
 #if WTYPE == 3
@@ -92,20 +92,20 @@ main ()
 #if WTYPE == 0
     vec4 xv[TM];
     [[unroll]] for (int i = 0; i < TM; i++)
-      xv[i] = LOAD_X (x_index[i] + s);
+      xv[i] = LOAD (x_data, x_index[i] + s);
     [[unroll]] for (int j = 0; j < TN; j++) {
-      vec4 w = uintBitsToFloat (LOAD_W (w_index + j));
+      vec4 w = uintBitsToFloat (LOAD (w_data, w_index + j));
       [[unroll]] for (int i = 0; i < TM; i++)
         acc[i][j] += xv[i].x * w.x + xv[i].y * w.y + xv[i].z * w.z + xv[i].w * w.w;
     }
 #else
     vec4 xa[TM], xb[TM];
     [[unroll]] for (int i = 0; i < TM; i++) {
-      xa[i] = LOAD_X (x_index[i] + 2 * s);
-      xb[i] = LOAD_X (x_index[i] + 2 * s + 1);
+      xa[i] = LOAD (x_data, x_index[i] + 2 * s);
+      xb[i] = LOAD (x_data, x_index[i] + 2 * s + 1);
     }
     [[unroll]] for (int j = 0; j < TN; j++) {
-      uvec4 q = LOAD_W (w_index + j);
+      uvec4 q = LOAD (w_data, w_index + j);
 #if WTYPE == 1
       vec2 w0 = unpackHalf2x16 (q.x), w1 = unpackHalf2x16 (q.y), w2 = unpackHalf2x16 (q.z), w3 = unpackHalf2x16 (q.w);
 #else

@@ -45,7 +45,7 @@ main ()
     if (t < tiles) {
       [[unroll]] for (int l = 0; l < X_LOADS; l++) {
         uint quad = (first + t) * (BK / 4) + (lane + l * LANES) / BM;
-        x_next[l] = quad < p.k / 4 ? LOAD_X (x_row[l] + quad) : vec4 (0.0);
+        x_next[l] = quad < p.k / 4 ? LOAD (x_data, x_row[l] + quad) : vec4 (0.0);
       }
       uint step = (first + t) * (BK / 8) + w_step;
       w_a = w_b = vec4 (0.0);

@@ -28,7 +28,7 @@ main ()
     vec4 a, b;
     load_weights (panel, column, s, a, b);
     [[unroll]] for (int i = 0; i < TM; i++)
-      acc[i] += dot (LOAD_X (x_row[i] + 2 * s), a) + dot (LOAD_X (x_row[i] + 2 * s + 1), b);
+      acc[i] += dot (LOAD (x_data, x_row[i] + 2 * s), a) + dot (LOAD (x_data, x_row[i] + 2 * s + 1), b);
   }
   [[unroll]] for (int i = 0; i < TM; i++)
     sums[half_id][i][column] = acc[i];

@@ -138,6 +138,7 @@ struct IvlSampleRow {
   uint seed_low, seed_high, step;
   float penalty;
   uint first_id, n_ids;      /* tokens that are penalised, each once */
+  uint unused[2];            /* to whole texels */
 };
 
 struct IvlSampleState {
@@ -146,6 +147,7 @@ struct IvlSampleState {
   uint threshold;            /* key of the least logit that is kept */
   uint prefix;               /* upper bits of the threshold that is being searched */
   uint left_high, left_low;  /* count or mass that the search still has to find */
+  uint unused;
 };
 
 struct IvlPushSampling {

@@ -1,6 +1,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "push.h"
+#include "texels.h"
 
 /* LayerNorm and RMSNorm of float rows, f32 statistics in two passes. Rows can be picked by an index list, or be
  * made of four ViT tokens by pixel shuffle on the way in (internvl25: section 3.1).
@@ -12,9 +13,9 @@ layout (constant_id = 1) const bool RMS = false;
 layout (constant_id = 2) const bool HAS_BIAS = false;
 layout (constant_id = 3) const uint PICK = 0; /* 0: row r, 1: row index[r], 2: pixel shuffle v2, 3: v1 */
 
-layout (binding = 0) uniform samplerBuffer x_texels;
-layout (binding = 1, std430) readonly buffer Weight { vec4 weight[]; };
-layout (binding = 2, std430) readonly buffer Bias { vec4 bias[]; };
+FLOATS (0, x);
+SMALL_FLOATS (1, weight);
+SMALL_FLOATS (2, bias);
 layout (binding = 3, std430) readonly buffer Index { uint index[]; };
 layout (binding = 4, std430) writeonly buffer Y { vec4 y[]; };
 layout (push_constant) uniform Push { IvlPushNorm p; };
@@ -46,9 +47,9 @@ load (uint i)
 {
   if (PICK >= 2) {
     uint block = p.cols / 4;
-    return texelFetch (x_texels, int (source_rows[i / block] + i % block));
+    return LOAD (x, source_rows[i / block] + i % block);
   }
-  return texelFetch (x_texels, int (source_rows[0] + i));
+  return LOAD (x, source_rows[0] + i);
 }
 
 #ifdef LANE_PER_ROW
@@ -102,7 +103,7 @@ main ()
   }
   float inverse = 1.0 / sqrt (total (squares.x + squares.y + squares.z + squares.w) / n + p.eps);
   for (uint i = FIRST; i < p.cols; i += STEP) {
-    vec4 v = (load (i) - mean) * inverse * weight[i];
-    y[p.y_offset + r * p.y_pitch + i] = HAS_BIAS ? v + bias[i] : v;
+    vec4 v = (load (i) - mean) * inverse * LOAD_SMALL (weight, i);
+    y[p.y_offset + r * p.y_pitch + i] = HAS_BIAS ? v + LOAD_SMALL (bias, i) : v;
   }
 }

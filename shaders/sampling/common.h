@@ -89,10 +89,20 @@ scale (uvec2 u, uvec2 m)
   return uvec2 (r1 << 17 | r0 >> 15, r0 & 0x7fff);
 }
 
+#ifdef ROWS
+SMALL (ROWS, rows); /* IvlSampleRow */
+
+IvlSampleRow
+load_row (uint row)
+{
+  uvec4 a = LOAD_SMALL (rows, 3 * row), b = LOAD_SMALL (rows, 3 * row + 1), c = LOAD_SMALL (rows, 3 * row + 2);
+  return IvlSampleRow (a.x, uintBitsToFloat (a.y), a.z, a.w, b.x, b.y, b.z, uintBitsToFloat (b.w), c.x, c.y, uint[2] (0, 0));
+}
+#endif
+
 #ifdef LOGITS
 /* Reads through the bindings of kernels that walk the logits. */
 INPUT (0, logits);
-layout (binding = 1, std430) readonly buffer Rows { IvlSampleRow rows[]; };
 layout (binding = 2, std430) readonly buffer Masks { uint masks[]; };
 
 uvec4
@@ -107,7 +117,7 @@ load_allowed (uint row, uint quad)
 {
   uint n = p.vocab - min (quad * 4, p.vocab);
   uint bits = n >= 4 ? 15u : (1u << n) - 1;
-  if (n > 0 && (rows[row].flags & ROW_MASKED) != 0)
+  if (n > 0 && (LOAD_SMALL (rows, 3 * row).x & ROW_MASKED) != 0)
     bits &= masks[row * p.mask_words + quad / 8] >> (quad % 8 * 4);
   return bits;
 }

@@ -1,12 +1,13 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #define LOGITS
+#define ROWS 1
 #include "common.h"
 
 /* Draws a token: the first, in order of the ids, at which the running mass of those kept exceeds a random part of it
  * all. A workgroup does a row; the random number depends on seed and step alone. */
 
-layout (binding = 3, std430) readonly buffer States { IvlSampleState states[]; };
+SMALL (3, states); /* IvlSampleState */
 layout (binding = 4, std430) readonly buffer Sums { uvec2 sums[]; };
 layout (binding = 5, std430) writeonly buffer Results { uvec2 results[]; };
 
@@ -41,10 +42,12 @@ void
 main ()
 {
   uint row = gl_WorkGroupID.x, lane = gl_LocalInvocationID.x;
-  IvlSampleState s = states[row];
-  if ((s.flags & STATE_DRAW) == 0)
+  uvec4 state = LOAD_SMALL (states, 2 * row);
+  if ((state.x & STATE_DRAW) == 0)
     return;
-  IvlSampleRow r = rows[row];
+  float top = uintBitsToFloat (state.y), all_mass = uintBitsToFloat (state.z);
+  uint threshold = state.w;
+  IvlSampleRow r = load_row (row);
   if (lane == 0) {
     uvec2 all = uvec2 (0);
     for (uint b = 0; b < p.blocks; b++)
@@ -62,8 +65,8 @@ main ()
   uvec2 sum = uvec2 (0);
   for (uint i = 0; i < QUADS_PER_LANE * 4; i++) {
     uint key = key_at (row, first * 4 + i);
-    if (key > 0 && key >= s.threshold)
-      sum += mass_of (key, s.top, r.inverse_temperature);
+    if (key > 0 && key >= threshold)
+      sum += mass_of (key, top, r.inverse_temperature);
   }
   lanes[lane] = carry (sum);
   barrier ();
@@ -77,11 +80,11 @@ main ()
     return;
   for (uint i = 0; i < QUADS_PER_LANE * 4; i++) {
     uint key = key_at (row, first * 4 + i);
-    if (key == 0 || key < s.threshold)
+    if (key == 0 || key < threshold)
       continue;
-    uvec2 mass = mass_of (key, s.top, r.inverse_temperature);
+    uvec2 mass = mass_of (key, top, r.inverse_temperature);
     if (less (left, mass)) {
-      results[row] = uvec2 (first * 4 + i, floatBitsToUint (exp (value_of (key) - s.top) / s.sum));
+      results[row] = uvec2 (first * 4 + i, floatBitsToUint (exp (value_of (key) - top) / all_mass));
       return;
     }
     left = minus (left, mass);

@@ -1,6 +1,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #define LOGITS
+#define ROWS 1
 #include "common.h"
 
 /* One digit of a search for the least logit that is kept: count (phase 0) or mass (phase 1) of a block's tokens by the
@@ -15,7 +16,7 @@ void
 main ()
 {
   uint block = gl_WorkGroupID.x, row = gl_WorkGroupID.y, lane = gl_LocalInvocationID.x;
-  IvlSampleRow r = rows[row];
+  IvlSampleRow r = load_row (row);
   if ((states[row].flags & STATE_DRAW) == 0 || (p.phase == 0 ? r.top_k == 0 : r.top_p == 0xffffffffu))
     return;
   uint prefix = states[row].prefix, threshold = states[row].threshold;

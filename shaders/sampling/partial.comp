@@ -1,6 +1,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #define LOGITS
+#define ROWS 1
 #include "common.h"
 
 /* Per block: largest logit, its first token, sum of exp relative to it, and whether there is a bad value. */

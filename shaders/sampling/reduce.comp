@@ -1,10 +1,10 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
+#define ROWS 0
 #include "common.h"
 
 /* The blocks of a row together: the answer of greedy rows, the starting state of the others. A lane does a row. */
 
-layout (binding = 0, std430) readonly buffer Rows { IvlSampleRow rows[]; };
 layout (binding = 1, std430) readonly buffer Partials { uvec4 partials[]; };
 layout (binding = 2, std430) writeonly buffer States { IvlSampleState states[]; };
 layout (binding = 3, std430) writeonly buffer Results { uvec2 results[]; };
@@ -31,7 +31,7 @@ main ()
     if (part.x > KEY_MINUS_INFINITY)
       sum += uintBitsToFloat (part.z) * exp (value_of (part.x) - top);
   }
-  bool draw = valid && rows[row].inverse_temperature > 0.0;
-  states[row] = IvlSampleState (draw ? STATE_DRAW : 0, top, sum, 0, 0, 0, 0);
+  bool draw = valid && load_row (row).inverse_temperature > 0.0;
+  states[row] = IvlSampleState (draw ? STATE_DRAW : 0, top, sum, 0, 0, 0, 0, 0);
   results[row] = valid ? uvec2 (token, floatBitsToUint (1.0 / sum)) : uvec2 (0xffffffffu, 0);
 }

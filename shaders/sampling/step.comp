@@ -1,11 +1,11 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
+#define ROWS 0
 #include "common.h"
 
 /* The other half of a digit: which bin holds the last token that is needed. Phase 0 needs top_k tokens, phase 1 top_p
  * of the mass that phase 0 left. A workgroup does a row. */
 
-layout (binding = 0, std430) readonly buffer Rows { IvlSampleRow rows[]; };
 layout (binding = 1, std430) readonly buffer Histogram { uint histogram[]; };
 layout (binding = 2, std430) buffer States { IvlSampleState states[]; };
 
@@ -15,7 +15,7 @@ void
 main ()
 {
   uint row = gl_WorkGroupID.x, lane = gl_LocalInvocationID.x;
-  IvlSampleRow r = rows[row];
+  IvlSampleRow r = load_row (row);
   if ((states[row].flags & STATE_DRAW) == 0 || (p.phase == 0 ? r.top_k == 0 : r.top_p == 0xffffffffu))
     return;
   for (uint i = lane; i < 256; i += LANES) {

@@ -1,6 +1,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #define LOGITS
+#define ROWS 1
 #include "common.h"
 
 /* Mass of a block's tokens that are kept. */
@@ -17,6 +18,7 @@ main ()
   IvlSampleState s = states[row];
   if ((s.flags & STATE_DRAW) == 0)
     return;
+  float inverse_temperature = load_row (row).inverse_temperature;
   uvec2 sum = uvec2 (0);
   for (uint i = 0; i < QUADS_PER_LANE; i++) {
     uint quad = block * BLOCK_QUADS + i * LANES + lane;
@@ -27,7 +29,7 @@ main ()
     for (uint j = 0; j < 4; j++) {
       uint key = key_of (bits[j]);
       if ((allowed >> j & 1) != 0 && key >= s.threshold)
-        sum += mass_of (key, s.top, rows[row].inverse_temperature);
+        sum += mass_of (key, s.top, inverse_temperature);
     }
   }
   lanes[lane] = carry (sum);

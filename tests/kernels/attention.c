@@ -7,13 +7,14 @@
 typedef struct {
   IvlVkStream *stream;
   IvlAttention attention;
+  int texels;
 } Args;
 
 static void
 record (gpointer data)
 {
   Args *a = data;
-  ivl_attention (a->stream, &a->attention);
+  ivl_attention_variant (a->stream, &a->attention, a->texels);
 }
 
 static void
@@ -223,14 +224,15 @@ run_rope (Check *c, RopeArgs *a)
   check_floats (c, "cache", got, want_cache, allowed_cache, cache_floats);
 }
 
-void
-check_attention (Check *c)
+static const struct { guint heads, kv_heads, d; } grouped[] = {
+  { 14, 2, 64 }, { 16, 8, 128 }, { 7, 1, 32 }, { 4, 4, 16 }, { 6, 2, 8 }, { 40, 1, 16 },
+};
+
+static void
+check_variant (Check *c, const char *kernel, int texels)
 {
   static const struct { guint tiles, tokens, heads, d; } full[] = {
     { 1, 1, 1, 4 }, { 2, 17, 3, 64 }, { 3, 37, 2, 32 }, { 1, 130, 1, 128 }, { 2, 50, 5, 12 }, { 1, 65, 2, 80 },
-  };
-  static const struct { guint heads, kv_heads, d; } grouped[] = {
-    { 14, 2, 64 }, { 16, 8, 128 }, { 7, 1, 32 }, { 4, 4, 16 }, { 6, 2, 8 }, { 40, 1, 16 },
   };
   static const struct { const char *name; guint n; Sequence s[4]; } batches[] = {
     { "one token", 1, { { 0, 1 } } },
@@ -241,8 +243,8 @@ check_attention (Check *c)
   static const struct { const char *name; float scale; } scales[] = { { "", 1 }, { " large", 30 }, { " small", 1e-4f } };
   for (guint i = 0; i < G_N_ELEMENTS (scales); i++) {
     for (guint f = 0; f < G_N_ELEMENTS (full); f++) {
-      Args a;
-      if (!check_begin (c, "attention", "full", "tiles=%u tokens=%u heads=%u d=%u%s", full[f].tiles, full[f].tokens,
+      Args a = { .texels = texels };
+      if (!check_begin (c, kernel, "full", "tiles=%u tokens=%u heads=%u d=%u%s", full[f].tiles, full[f].tokens,
                         full[f].heads, full[f].d, scales[i].name))
         continue;
       run_full (c, &a, full[f].tiles, full[f].tokens, full[f].heads, full[f].d, scales[i].scale);
@@ -252,27 +254,34 @@ check_attention (Check *c)
   for (guint i = 0; i < G_N_ELEMENTS (scales); i++)
     for (guint g = 0; g < G_N_ELEMENTS (grouped); g++)
       for (guint b = 0; b < G_N_ELEMENTS (batches); b++) {
-        Args a;
-        if (!check_begin (c, "attention", "causal paged", "%s heads=%u/%u d=%u%s", batches[b].name, grouped[g].heads,
+        Args a = { .texels = texels };
+        if (!check_begin (c, kernel, "causal paged", "%s heads=%u/%u d=%u%s", batches[b].name, grouped[g].heads,
                           grouped[g].kv_heads, grouped[g].d, scales[i].name))
           continue;
         run_paged (c, &a, batches[b].s, batches[b].n, grouped[g].heads, grouped[g].kv_heads, grouped[g].d,
                    scales[i].scale);
         check_end (c);
       }
-  Args a;
-  if (check_begin_bench (c, "attention", "full", "tiles=1 tokens=1025 heads=16 d=64")) {
+  Args a = { .texels = texels };
+  if (check_begin_bench (c, kernel, "full", "tiles=1 tokens=1025 heads=16 d=64")) {
     run_full (c, &a, 1, 1025, 16, 64, 1);
     check_end (c);
   }
-  if (check_begin_bench (c, "attention", "causal paged", "prefill 512 heads=14/2 d=64")) {
+  if (check_begin_bench (c, kernel, "causal paged", "prefill 512 heads=14/2 d=64")) {
     run_paged (c, &a, &(Sequence){ 0, 512 }, 1, 14, 2, 64, 1);
     check_end (c);
   }
-  if (check_begin_bench (c, "attention", "causal paged", "decode at 2000 heads=14/2 d=64")) {
+  if (check_begin_bench (c, kernel, "causal paged", "decode at 2000 heads=14/2 d=64")) {
     run_paged (c, &a, &(Sequence){ 2000, 1 }, 1, 14, 2, 64, 1);
     check_end (c);
   }
+}
+
+void
+check_attention (Check *c)
+{
+  check_variant (c, "attention_buffer", 0);
+  check_variant (c, "attention_texel", 1);
   for (guint g = 0; g < G_N_ELEMENTS (grouped); g++)
     for (guint rows = 1; rows < 80; rows = rows * 3 + 2) {
       RopeArgs rope = { .n_rows = rows, .heads = grouped[g].heads, .kv_heads = grouped[g].kv_heads, .d = grouped[g].d };

@@ -11,13 +11,14 @@ typedef struct {
   IvlSpan slices[8], rows;
   guint n_rows;
   IvlRows x;
+  int texels;
 } Args;
 
 static void
 record (gpointer data)
 {
   Args *a = data;
-  ivl_embed (a->stream, &a->table, a->rows, 1, a->n_rows, a->x);
+  ivl_embed_variant (a->stream, &a->table, a->rows, 1, a->n_rows, a->x, a->texels);
 }
 
 /* Exact: values are only unpacked. */
@@ -102,21 +103,24 @@ run_tokens (Check *c, TokenArgs *a)
 void
 check_embed (Check *c)
 {
-  static const char *const kernels[] = { "embed_f32", "embed_f16", "embed_bf16" };
+  static const char *const kernels[][2] = { { "embed_f32_buffer", "embed_f32_texel" },
+                                            { "embed_f16_buffer", "embed_f16_texel" },
+                                            { "embed_bf16_buffer", "embed_bf16_texel" } };
   static const struct { guint vocab, k, slice_n, rows; } sizes[] = {
     { 1, 8, 64, 1 }, { 70, 24, 128, 9 }, { 300, 36, 64, 33 }, { 129, 896, 128, 5 },
   };
-  for (guint d = 0; d < G_N_ELEMENTS (kernels); d++) {
+  for (guint i = 0; i < 2 * G_N_ELEMENTS (kernels); i++) {
+    guint d = i / 2, texels = i % 2;
     for (guint s = 0; s < G_N_ELEMENTS (sizes); s++) {
-      Args a;
-      if (!check_begin (c, kernels[d], sizes[s].slice_n < sizes[s].vocab ? "in slices" : "in one piece",
+      Args a = { .texels = (int) texels };
+      if (!check_begin (c, kernels[d][texels], sizes[s].slice_n < sizes[s].vocab ? "in slices" : "in one piece",
                         "vocab=%u k=%u rows=%u", sizes[s].vocab, sizes[s].k, sizes[s].rows))
         continue;
       run_embed (c, &a, d, sizes[s].vocab, sizes[s].k, sizes[s].slice_n, sizes[s].rows);
       check_end (c);
     }
-    Args a;
-    if (check_begin_bench (c, kernels[d], "in one piece", "vocab=4096 k=896 rows=512")) {
+    Args a = { .texels = (int) texels };
+    if (check_begin_bench (c, kernels[d][texels], "in one piece", "vocab=4096 k=896 rows=512")) {
       run_embed (c, &a, d, 4096, 896, 4096, 512);
       check_end (c);
     }

@@ -9,14 +9,14 @@ typedef struct {
   IvlSpan weight, bias, index;
   IvlRows x, y;
   guint rows, cols;
-  int by_lane;
+  int by_lane, texels;
 } Args;
 
 static void
 record (gpointer data)
 {
   Args *a = data;
-  ivl_norm_variant (a->stream, &a->norm, a->x, a->rows, a->cols, a->y, a->by_lane);
+  ivl_norm_variant (a->stream, &a->norm, a->x, a->rows, a->cols, a->y, a->by_lane, a->texels);
 }
 
 typedef enum { RANDOM, LARGE, CONSTANT, OFFSET, ZERO, N_INPUTS } Input;
@@ -95,17 +95,19 @@ check_norm (Check *c)
   static const char *const picks[] = { "", " by index", " shuffle v2", " shuffle v1" };
   static const char *const inputs[] = { "random", "large", "constant", "offset", "zero" };
   static const IvlSpan present;
-  for (int by_lane = 0; by_lane <= 1; by_lane++)
+  for (int how = 0; how < 4; how++)
     for (guint rms = 0; rms <= 1; rms++)
       for (guint bias = 0; bias <= 1; bias++)
         for (guint pick = 0; pick < G_N_ELEMENTS (picks); pick++) {
-          const char *kernel = by_lane ? "norm_rows" : "norm_shared";
+          static const char *const kernels[] = { "norm_shared_buffer", "norm_rows_buffer", "norm_shared_texel", "norm_rows_texel" };
+          const char *kernel = kernels[how];
+          int by_lane = how & 1, texels = how >> 1;
           g_autofree char *variant = g_strdup_printf ("%s%s%s", rms ? "rms" : "layer", bias ? " bias" : "", picks[pick]);
           gboolean shuffle = pick >= IVL_PICK_SHUFFLE_V2;
           static const guint sizes[][2] = { { 1, 4 }, { 3, 12 }, { 37, 100 }, { 70, 264 }, { 2, 3200 } };
           for (guint s = 0; s < G_N_ELEMENTS (sizes); s++)
             for (Input input = 0; input < N_INPUTS; input++) {
-              Args a = { .by_lane = by_lane, .norm = { .rms = (gboolean) rms, .eps = 1e-6f, .bias = bias ? &present : NULL } };
+              Args a = { .by_lane = by_lane, .texels = texels, .norm = { .rms = (gboolean) rms, .eps = 1e-6f, .bias = bias ? &present : NULL } };
               guint grid = 2 * (s % 3 + 1);
               a.rows = shuffle ? grid * grid / 4 * (s == 2 ? 3 : 1) : sizes[s][0];
               a.cols = shuffle ? (sizes[s][1] + 15) / 16 * 16 : sizes[s][1];
@@ -116,7 +118,7 @@ check_norm (Check *c)
               run_case (c, &a, pick, in_place, input, grid);
               check_end (c);
             }
-          Args a = { .by_lane = by_lane, .norm = { .rms = (gboolean) rms, .eps = 1e-6f, .bias = bias ? &present : NULL } };
+          Args a = { .by_lane = by_lane, .texels = texels, .norm = { .rms = (gboolean) rms, .eps = 1e-6f, .bias = bias ? &present : NULL } };
           a.rows = shuffle ? 256 : 1025;
           a.cols = shuffle ? 4096 : 1024;
           if (check_begin_bench (c, kernel, variant, "rows=%u cols=%u", a.rows, a.cols)) {
