@@ -301,6 +301,22 @@ set_crop (GstInternvlMapping *mapping, GstBuffer *buffer)
   picture->crop_height = region.h;
 }
 
+/* What GstVideoFrame takes for granted. */
+static gboolean
+check_meta (const GstVideoInfo *info, GstBuffer *buffer, GError **error)
+{
+  const GstVideoMeta *meta = gst_buffer_get_video_meta (buffer);
+
+  if (!meta || (meta->format == GST_VIDEO_INFO_FORMAT (info) && meta->n_planes == GST_VIDEO_INFO_N_PLANES (info) &&
+          meta->width >= (guint) GST_VIDEO_INFO_WIDTH (info) && meta->height >= (guint) GST_VIDEO_INFO_HEIGHT (info)))
+    return TRUE;
+  g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT,
+      "a frame's meta says %ux%u %s in %u planes, its caps %dx%d %s in %u", meta->width, meta->height,
+      gst_video_format_to_string (meta->format), meta->n_planes, GST_VIDEO_INFO_WIDTH (info),
+      GST_VIDEO_INFO_HEIGHT (info), GST_VIDEO_INFO_NAME (info), GST_VIDEO_INFO_N_PLANES (info));
+  return FALSE;
+}
+
 gboolean
 gst_internvl_map (GstInternvlMapping *mapping, const GstVideoInfo *info, GstBuffer *buffer, GError **error)
 {
@@ -308,6 +324,8 @@ gst_internvl_map (GstInternvlMapping *mapping, const GstVideoInfo *info, GstBuff
   gboolean ok = TRUE;
 
   memset (mapping, 0, sizeof *mapping);
+  if (!check_meta (info, buffer, error))
+    return FALSE;
   if (!gst_video_frame_map (&mapping->frame, info, buffer, GST_MAP_READ)) {
     g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT,
         "a buffer of %" G_GSIZE_FORMAT " bytes doesn't hold the %dx%d %s frame of its caps",

@@ -6,6 +6,8 @@
 #define JITTER (100 * GST_MSECOND)
 /* Length of a frame when nothing tells it. */
 #define UNKNOWN_PERIOD (GST_SECOND / 30)
+/* Length of a window, at most: sums of times must not overflow. */
+#define MAX_LENGTH (366 * 24 * 3600 * (guint64) GST_SECOND)
 /* Windows that overlap, at most: shorter strides are lengthened. */
 #define MAX_OVERLAP 64
 
@@ -51,6 +53,7 @@ gst_internvl_sampler_config_resolve (const GstInternvlSamplerConfig *config, Gst
     n = CLAMP (at_rate, 1, n);
   }
 
+  length = MIN (length, MAX_LENGTH);
   if (duration)
     *duration = length;
   if (n_frames)
@@ -246,7 +249,9 @@ gst_internvl_sampler_guess_time (GstInternvlSampler *sampler, GstClockTime durat
 void
 gst_internvl_sampler_push (GstInternvlSampler *sampler, gpointer frame, GstClockTime pts, GstClockTime duration)
 {
-  if (!GST_CLOCK_TIME_IS_VALID (duration) || duration == 0)
+  if (pts > GST_INTERNVL_SAMPLER_MAX_TIME)
+    return;
+  if (!GST_CLOCK_TIME_IS_VALID (duration) || duration == 0 || duration > GST_INTERNVL_SAMPLER_MAX_TIME)
     duration = sampler->period;
 
   if (sampler->running && pts < sampler->last) {

@@ -51,6 +51,8 @@ void gst_internvl_sampler_set_period (GstInternvlSampler *sampler, GstClockTime 
 
 /* The time of the next frame if it has none of its own. DURATION may be GST_CLOCK_TIME_NONE. */
 GstClockTime gst_internvl_sampler_guess_time (GstInternvlSampler *sampler, GstClockTime duration);
+/* Times and lengths beyond this, some 146 years, can't be meant: such frames are passed over. */
+#define GST_INTERNVL_SAMPLER_MAX_TIME (G_MAXINT64 / 2)
 /* The next frame (borrowed). DURATION may be GST_CLOCK_TIME_NONE. */
 void gst_internvl_sampler_push (GstInternvlSampler *sampler, gpointer frame, GstClockTime pts,
     GstClockTime duration);

@@ -9,7 +9,22 @@
  * A *chunk* is the run of video that one answer covers; its *frames* are those sampled from it, by time stamp. A chunk
  * has #GstInternvl:chunk-size frames, taken at #GstInternvl:frame-rate, and so lasts chunk-size / frame-rate: 4 s by
  * default. With #GstInternvl:chunk-duration set, its frames are spread evenly over that instead.
- * #GstInternvl:chunk-stride makes chunks overlap, or leaves video out.
+ * #GstInternvl:chunk-stride makes chunks overlap, or leaves video out. #GstInternvl:first-chunk-duration makes the first
+ * one shorter, for an early answer.
+ *
+ * #GstInternvl:sampling says which frames these are. With `uniform` they are spread evenly. With `scene` four times as many
+ * are looked at, cuts between them are found on the device from their histograms of luma (#GstInternvl:scene-threshold),
+ * and each scene of the chunk gets frames by its length; of more scenes than chunk-size the longest get one. With `motion`
+ * they are spread evenly, and a chunk is skipped if none of its frames differs from the one before it by
+ * #GstInternvl:motion-threshold; the first chunk is asked about all the same, and so is one after a chunk that moved and was
+ * dropped. Skipped chunks keep their index, are counted as `skipped` in #GstInternvl:stats, and stand as GAP events on
+ * the text pad; they are no QoS matter. What is looked at and not chosen is not encoded.
+ *
+ * Elements that share a model take turns at it: #GstInternvl:priority makes the share of one larger.
+ *
+ * Properties that may change while playing hold for the chunk that is completed next, those of sampling for the one that
+ * begins next. What one g_object_set() sets, or what is set between g_object_freeze_notify() and g_object_thaw_notify(),
+ * holds together.
  *
  * The model works beside the stream, never on its thread. #GstInternvl:policy says who waits for whom: with `all`
  * every chunk is answered and video waits if need be; with `live` video is never held back, and of the chunks that
@@ -17,7 +32,7 @@
  *
  * One text buffer a chunk: its time stamp is the chunk's start and its duration the chunk's length, in stream time.
  * While it is not known what will be said, the pad sends a GAP event at the start of a segment (so that sinks can
- * preroll), and another for each chunk that was skipped.
+ * preroll), and another for each chunk that was dropped or skipped.
  *
  * Each video buffer carries, as custom meta, the results that came since the buffer before it, or else the last one:
  * tell new ones by their field `chunk`. Boxes in the newest answer (asked for with `<ref>something</ref>`) become
@@ -38,7 +53,8 @@
  *
  * With #GstInternvl:on-error set to `passthrough` video goes on whatever happens to the model: what can't be answered
  * counts as dropped, and a warning says why. A chunk that is too late, by #GstInternvl:max-latency, is dropped, too. A
- * still camera costs next to nothing with a #GstInternvl:reuse-threshold.
+ * QoS message tells of each chunk that is dropped. A still camera costs next to nothing with a
+ * #GstInternvl:reuse-threshold, and less with sampling=motion.
  *
  * ## Examples
  * |[
@@ -346,16 +362,30 @@ gst_internvl_release_pad (GstElement *element, GstPad *pad)
 
 /* ---- states ---- */
 
+/* With wanted_lock. */
+static void
+take_wanted (GstInternvl *self)
+{
+  GstInternvlSettings settings = { 0 };
+
+  gst_internvl_settings_copy (&settings, &self->wanted);
+  GST_OBJECT_LOCK (self);
+  GstInternvlSettings old = self->settings;
+  self->settings = settings;
+  GST_OBJECT_UNLOCK (self);
+  gst_internvl_settings_clear (&old);
+}
+
 static gboolean
 check_settings (GstInternvl *self)
 {
   g_autoptr (GError) error = NULL;
 
-  GST_OBJECT_LOCK (self);
+  g_mutex_lock (&self->wanted_lock);
   gboolean ok = gst_internvl_settings_check (&self->wanted, &error);
-  gst_internvl_settings_copy (&self->settings, &self->wanted);
-  gboolean passthrough = self->settings.on_error == GST_INTERNVL_ON_ERROR_PASSTHROUGH;
-  GST_OBJECT_UNLOCK (self);
+  gboolean passthrough = self->wanted.on_error == GST_INTERNVL_ON_ERROR_PASSTHROUGH;
+  take_wanted (self);
+  g_mutex_unlock (&self->wanted_lock);
   if (!ok && passthrough)
     gst_internvl_post_warning (GST_ELEMENT (self), error, 0);
   else if (!ok)
@@ -446,12 +476,12 @@ gst_internvl_set_property (GObject *object, guint id, const GValue *value, GPara
   GstInternvl *self = GST_INTERNVL (object);
   g_autoptr (GError) error = NULL;
 
-  GST_OBJECT_LOCK (self);
+  g_mutex_lock (&self->wanted_lock);
   gboolean known = gst_internvl_settings_set (&self->wanted, id, value);
   /* In NULL it is told when the element is started. */
   if (self->wanted.error && GST_STATE (self) > GST_STATE_NULL)
     error = g_steal_pointer (&self->wanted.error);
-  GST_OBJECT_UNLOCK (self);
+  g_mutex_unlock (&self->wanted_lock);
 
   if (!known)
     G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
@@ -470,11 +500,11 @@ gst_internvl_dispatch_properties_changed (GObject *object, guint n, GParamSpec *
   for (guint i = 0; i < n; i++)
     set = set || (pspecs[i]->owner_type == GST_TYPE_INTERNVL && pspecs[i] != gst_internvl_stats_pspec ());
   if (set) {
-    GST_OBJECT_LOCK (self);
-    gst_internvl_settings_copy (&self->settings, &self->wanted);
-    GstInternvlTextFormat format = self->settings.text_format;
-    gint priority = self->settings.priority;
-    GST_OBJECT_UNLOCK (self);
+    g_mutex_lock (&self->wanted_lock);
+    GstInternvlTextFormat format = self->wanted.text_format;
+    gint priority = self->wanted.priority;
+    take_wanted (self);
+    g_mutex_unlock (&self->wanted_lock);
 
     gst_internvl_worker_set_priority (self->worker, priority);
     g_autoptr (GstInternvlTextPad) textpad = gst_internvl_ref_textpad (self);
@@ -493,9 +523,9 @@ gst_internvl_get_property (GObject *object, guint id, GValue *value, GParamSpec 
     g_value_take_boxed (value, gst_internvl_make_stats (self));
     return;
   }
-  GST_OBJECT_LOCK (self);
+  g_mutex_lock (&self->wanted_lock);
   gboolean known = gst_internvl_settings_get (&self->wanted, id, value);
-  GST_OBJECT_UNLOCK (self);
+  g_mutex_unlock (&self->wanted_lock);
   if (!known)
     G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
 }
@@ -515,6 +545,7 @@ gst_internvl_finalize (GObject *object)
   gst_internvl_settings_clear (&self->settings);
   gst_internvl_settings_clear (&self->wanted);
   g_mutex_clear (&self->lock);
+  g_mutex_clear (&self->wanted_lock);
   G_OBJECT_CLASS (parent_class)->finalize (object);
 }
 
@@ -569,6 +600,7 @@ static void
 gst_internvl_init (GstInternvl *self)
 {
   g_mutex_init (&self->lock);
+  g_mutex_init (&self->wanted_lock);
   g_queue_init (&self->results);
   g_queue_init (&self->recent);
   g_queue_init (&self->held_events);

@@ -22,12 +22,15 @@ struct _GstInternvl
 {
   GstElement parent;
 
+  /* Under a lock of its own, which may be held while files are read; the object's may be taken inside */
+  GMutex wanted_lock;
+  GstInternvlSettings wanted;   /* as the properties are: settings, but for what is being set just now */
+
   GstPad *sinkpad, *srcpad;
   GstInternvlWorker *worker;
 
   /* Under the object's lock */
-  GstInternvlSettings wanted;   /* as the properties are */
-  GstInternvlSettings settings; /* in force: that, but for what is being set just now */
+  GstInternvlSettings settings; /* in force */
   GstInternvlTextPad *textpad;  /* borrowed: the element has it */
 
   /* The streaming thread's */

@@ -147,6 +147,12 @@ sample (GstInternvl *self, GstBuffer *buffer)
     self->ends_unseen = FALSE;
   }
 
+  if (GST_CLOCK_TIME_IS_VALID (duration) && duration > GST_INTERNVL_SAMPLER_MAX_TIME)
+    duration = GST_CLOCK_TIME_NONE;
+  if (GST_CLOCK_TIME_IS_VALID (time) && time > GST_INTERNVL_SAMPLER_MAX_TIME) {
+    GST_LOG_OBJECT (self, "a frame at %" GST_TIME_FORMAT " is passed over", GST_TIME_ARGS (time));
+    return;
+  }
   if (GST_CLOCK_TIME_IS_VALID (time)) {
     guint64 from, to;
 

@@ -119,6 +119,7 @@ typedef struct
 {
   GstInternvlWorker *worker;    /* borrowed: its thread waits for all that are compared */
   GstInternvlFrame *frame;      /* owned */
+  gboolean first;               /* there is nothing before it: all is new, and no cut */
 } Comparison;
 
 /* On the engine's thread. */
@@ -133,8 +134,7 @@ on_change (IvlImage *image, const IvlImageChange *change, const GError *error, g
   if (change) {
     frame->still = change->motion < frame->motion_threshold;
     frame->cut = change->scene > frame->scene_threshold;
-    /* What has nothing before it is all new, and no cut. */
-    worker->stats.cuts += frame->cut && change->scene < 1;
+    worker->stats.cuts += frame->cut && !comparison->first;
   } else if (!worker->compare_error) {
     worker->compare_error = g_error_copy (error);
   }
@@ -156,7 +156,7 @@ compare (GstInternvlWorker *worker, GstInternvlFrame *frame, guint flushes)
 
   if (flushes != worker->seen_flushes)
     g_clear_pointer (&worker->seen, ivl_image_unref);
-  *comparison = (Comparison) { worker, gst_internvl_frame_ref (frame) };
+  *comparison = (Comparison) { worker, gst_internvl_frame_ref (frame), worker->seen == NULL };
   /* Before a callback that may let go of it. */
   IvlImage *before = worker->seen;
   worker->seen = ivl_image_ref (frame->image);

@@ -111,6 +111,7 @@ test_resolve (Fixture *f, gconstpointer data)
     {{8, 1, 10, 1000 * MS, 0}, 1000 * MS, 1000 * MS, 1},
     {{0, 0, 0, 0, 0}, 500 * MS, 500 * MS, 1},
     {{1, 0, 1, 6400 * MS, 1}, 6400 * MS, 100 * MS + 1, 1},
+    {{512, 1, G_MAXINT, 0, 0}, 366 * 24 * 3600 * GST_SECOND, 366 * 24 * 3600 * GST_SECOND, 512},
   };
 
   for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
@@ -339,6 +340,26 @@ test_reconfigure (Fixture *f, gconstpointer data)
   expect (f, "0+1000: 2 7; 1000+500: 12");
 }
 
+/* Times that can't be meant, between others that can: sums must not overflow. */
+static void
+test_absurd_times (Fixture *f, gconstpointer data)
+{
+  static const GstClockTime times[] = { G_MAXUINT64 - 1, G_MAXUINT64 - 100 * MS, G_MAXINT64, G_MAXINT64 / 2 + 1 };
+
+  configure (f, 2, 2, 1, 0, 0, FALSE);
+  feed (f, 0, 4, 0, 100, TRUE);
+  for (guint i = 0; i < G_N_ELEMENTS (times); i++)
+    gst_internvl_sampler_push (f->sampler, FRAME (90 + i), times[i], 100 * MS);
+  gst_internvl_sampler_push (f->sampler, FRAME (5), 500 * MS, G_MAXUINT64 - 1);
+  feed (f, 6, 10, 600, 100, TRUE);
+  expect (f, "0+1000: 2 7");
+  gst_internvl_sampler_advance (f->sampler, G_MAXUINT64 - 1);
+  /* The last that can. */
+  gst_internvl_sampler_push (f->sampler, FRAME (20), G_MAXINT64 / 2, 100 * MS);
+  gst_internvl_sampler_finish (f->sampler);
+  g_assert_true (g_str_has_suffix (f->out->str, ": 20"));
+}
+
 /* Whatever comes: no crash, times in order within a run, nothing left. */
 static void
 test_random (Fixture *f, gconstpointer data)
@@ -387,6 +408,7 @@ main (int argc, char **argv)
   add (first);
   add (long_stride);
   add (reconfigure);
+  add (absurd_times);
   add (random);
   return g_test_run ();
 }

@@ -233,6 +233,33 @@ test_caps_change (void)
   g_assert_cmpuint (test_get_uint64 (g_ptr_array_index (results, 1), "running-time"), ==, 1500 * GST_MSECOND);
 }
 
+/* What stands still is asked about once; what blinks is all cuts. */
+static void
+test_sampling (void)
+{
+  static const char *launch = "videotestsrc num-buffers=40 pattern=%s ! video/x-raw, width=64, height=48, framerate=10/1 ! "
+      "internvl name=v model-path=%s max-tokens=2 chunk-size=2 frame-rate=2/1 sampling=%s ! fakesink";
+
+  for (guint blinks = 0; blinks < 2; blinks++) {
+    g_autoptr (GPtrArray) results = test_structures_new ();
+    g_autoptr (GstStructure) stats = NULL;
+    GstElement *pipeline = test_launch (launch, blinks ? "blink" : "smpte75", model, blinks ? "scene" : "motion");
+    g_autoptr (GstElement) element = gst_bin_get_by_name (GST_BIN (pipeline), "v");
+    g_autoptr (GError) error = test_play (pipeline, results);
+
+    g_assert_no_error (error);
+    g_object_get (element, "stats", &stats, NULL);
+    g_assert_cmpuint (results->len, ==, blinks ? 4 : 1);
+    g_assert_cmpuint (test_get_uint64 (stats, "skipped"), ==, blinks ? 0 : 3);
+    g_assert_cmpuint (test_get_uint64 (stats, "frames-encoded"), ==, blinks ? 8 : 2);
+    if (blinks)
+      g_assert_cmpuint (test_get_uint64 (stats, "cuts"), >=, 8);
+    else
+      g_assert_cmpuint (test_get_uint64 (stats, "cuts"), ==, 0);
+    gst_object_unref (pipeline);
+  }
+}
+
 static void
 test_still (void)
 {
@@ -329,6 +356,7 @@ main (int argc, char **argv)
   add ("live", test_live);
   add ("seek", test_seek);
   add ("caps-change", test_caps_change);
+  add ("sampling", test_sampling);
   add ("still", test_still);
   add ("meta", test_meta);
   add ("two", test_two);
