@@ -101,8 +101,10 @@ lay_out (IvlDecoderRun *run, const IvlDecoderJob *jobs, guint n_jobs, Layout *l,
   memset (l, 0, sizeof *l);
   guint most = 1;
   for (guint i = 0; i < n_jobs; i++) {
-    most = MAX (most, jobs[i].n_tokens);
-    l->n_single += jobs[i].n_tokens == 1;
+    if (jobs[i].one_by_one || jobs[i].n_tokens == 1)
+      l->n_single += jobs[i].n_tokens;
+    else
+      most = MAX (most, jobs[i].n_tokens);
   }
   l->block_rows = ivl_attention_rows (run->device, config->text.head_dim, group, most);
 
@@ -112,7 +114,7 @@ lay_out (IvlDecoderRun *run, const IvlDecoderJob *jobs, guint n_jobs, Layout *l,
     IvlSequence *sequence = job->sequence;
     guint first_page = l->n_pages;
     if (l->n_rows + job->n_tokens > run->max_rows || l->n_pages + sequence->pages->len > run->max_page_entries
-        || (job->want_logits && l->n_logits == run->max_logits))
+        || l->n_logits + job->want_logits > run->max_logits)
       return ivl_fail (error, IVL_ERROR_INTERNAL, "decoder: a batch of %u jobs exceeds what was planned for", n_jobs);
     if (sequence->length + job->n_tokens > run->decoder->n_positions)
       return ivl_fail (error, IVL_ERROR_CONTEXT_FULL, "%u tokens exceed the context of %u",
@@ -124,17 +126,18 @@ lay_out (IvlDecoderRun *run, const IvlDecoderJob *jobs, guint n_jobs, Layout *l,
       guint32 page = g_array_index (sequence->pages, guint32, position / IVL_KV_PAGE);
       rows[l->n_rows + t] = (IvlRow){ job->tokens[t], position, page * IVL_KV_PAGE + position % IVL_KV_PAGE, 0 };
     }
-    guint step = job->n_tokens == 1 ? 1 : l->block_rows;
+    gboolean alone = job->one_by_one || job->n_tokens == 1;
+    guint step = alone ? 1 : l->block_rows;
     for (guint t = 0; t < job->n_tokens; t += step) {
       guint n = MIN (step, job->n_tokens - t);
       guint kv_len = sequence->length + t + 1;
-      items[job->n_tokens == 1 ? single++ : block++] = (IvlAttentionItem){ l->n_rows + t, n, first_page, kv_len };
-      *(job->n_tokens == 1 ? &l->single_kv : &l->block_kv) += (double) kv_len * n;
+      items[alone ? single++ : block++] = (IvlAttentionItem){ l->n_rows + t, n, first_page, kv_len };
+      *(alone ? &l->single_kv : &l->block_kv) += (double) kv_len * n;
     }
-    if (job->n_tokens > 1)
+    if (!alone)
       l->block_n_rows += job->n_tokens;
-    if (job->want_logits)
-      index[l->n_logits++] = l->n_rows + job->n_tokens - 1;
+    for (guint t = job->n_tokens - job->want_logits; t < job->n_tokens; t++)
+      index[l->n_logits++] = l->n_rows + t;
     l->n_rows += job->n_tokens;
   }
   l->n_block = block - l->n_single;

@@ -78,7 +78,8 @@ typedef struct {
   const guint32 *tokens;  /* IVL_TOKEN_IMAGE where an image row goes */
   guint n_tokens;
   const IvlRows *image_rows; /* one source row [H] per IVL_TOKEN_IMAGE in order; .offset is the row's start */
-  gboolean want_logits;   /* of the last token; needs a place in the logits, given in order of the jobs */
+  guint want_logits;      /* of so many of the last tokens; places in the logits are given in order of the jobs */
+  gboolean one_by_one;    /* each token attends as if it came alone: what a row computes doesn't depend on those after */
 } IvlDecoderJob;
 
 typedef struct {

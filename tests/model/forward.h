@@ -24,7 +24,7 @@ typedef struct {
 /* Rows of one decoder forward, and tiles side by side: small, so that prompts and pictures take several. */
 #define FORWARD_ROWS 64
 #define FORWARD_TILES 3
-#define FORWARD_LOGITS 4
+#define FORWARD_LOGITS 8
 #define FORWARD_CONTEXT 2048
 
 /* DTYPE: an IvlDtype, or -1 for the folder's own. The KV cache begins with one page. */

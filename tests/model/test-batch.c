@@ -192,6 +192,47 @@ test_share (Fixture *x, gconstpointer name)
   ivl_sequence_deinit (&three, &f->cache);
 }
 
+/* Guessed tokens in one forward, as speculation runs them: each row is what it would be had its token come alone, and
+ * those that were guessed wrong leave nothing behind. */
+static void
+test_one_by_one (Fixture *x, gconstpointer name)
+{
+  Forward *f = &x->f;
+  guint vocab = f->config->text.vocab, n = MIN (x->prompt.n_tokens, FORWARD_ROWS);
+  guint32 tokens[FORWARD_LOGITS];
+  float *alone[FORWARD_LOGITS];
+  IvlSequence sequence;
+  ivl_sequence_init (&sequence);
+  forward_run (f, &sequence, &x->prompt, 0, n, FORWARD_ROWS, NULL, NULL);
+  for (guint i = 0; i < FORWARD_LOGITS; i++) {
+    tokens[i] = 30 + 7 * i;
+    forward_tokens (f, &sequence, &tokens[i], 1);
+    alone[i] = forward_logits (f, 0);
+  }
+  for (guint m = 2; m <= FORWARD_LOGITS; m++)
+    for (guint right = 1; right <= m; right++) {
+      guint32 guessed[FORWARD_LOGITS];
+      for (guint i = 0; i < m; i++)
+        guessed[i] = i < right ? tokens[i] : 99;
+      ivl_sequence_truncate (&sequence, &f->cache, n);
+      IvlDecoderJob job = { &sequence, guessed, m, NULL, m, TRUE };
+      forward_jobs (f, &job, 1, NULL, NULL);
+      for (guint i = 0; i < right; i++) {
+        g_autofree float *got = forward_logits (f, i);
+        assert_same (x, "a token among guessed ones", got, alone[i], vocab);
+      }
+      if (right == FORWARD_LOGITS)
+        continue;
+      ivl_sequence_truncate (&sequence, &f->cache, n + right);
+      forward_tokens (f, &sequence, &tokens[right], 1);
+      g_autofree float *after = forward_logits (f, 0);
+      assert_same (x, "a token after wrong guesses", after, alone[right], vocab);
+    }
+  ivl_sequence_deinit (&sequence, &f->cache);
+  for (guint i = 0; i < FORWARD_LOGITS; i++)
+    g_free (alone[i]);
+}
+
 /* A full pool refuses and changes nothing. */
 static void
 test_full (Fixture *x, gconstpointer name)
@@ -229,7 +270,7 @@ main (int argc, char **argv)
     const char *name;
     void (*run) (Fixture *, gconstpointer);
   } tests[] = { { "tiles", test_tiles }, { "chunks", test_chunks }, { "batch", test_batch }, { "share", test_share },
-                { "full", test_full } };
+                { "one-by-one", test_one_by_one }, { "full", test_full } };
   for (guint i = 0; i < G_N_ELEMENTS (names); i++)
     for (guint t = 0; t < G_N_ELEMENTS (tests); t++) {
       g_autofree char *path = g_strdup_printf ("/batch/%s/%s", names[i], tests[t].name);
