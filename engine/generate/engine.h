@@ -8,6 +8,7 @@
 
 #include "generate/choices.h"
 #include "generate/constraint.h"
+#include "generate/draft.h"
 #include "generate/prefix.h"
 #include "kernels/image.h"
 #include "kernels/sampling.h"
@@ -38,6 +39,7 @@ struct IvlModel {
   const char *system_prompt;  /* borrowed; NULL: no system turn unless asked for */
   GHashTable *stop_ids;       /* tokens that end an answer */
   guint context_tokens, max_sessions;
+  IvlSpeculation speculation;
   IvlModelWeights weights;
   GMutex vocabulary_lock;
   IvlVocabulary *vocabulary;  /* made when first needed, see ivl_model_get_vocabulary */
@@ -47,6 +49,9 @@ struct IvlModel {
   IvlVitRun vit_run;
   IvlDecoderRun decoder_run;
   IvlSampler sampler;
+  IvlDraftMemory said;
+  IvlDraftCosts draft_costs;
+  double draft_rate;          /* with which a guess held lately; where new requests begin */
 
   GMutex kv_lock;             /* for pages: sessions give theirs back from any thread */
   IvlKvCache kv;
@@ -93,7 +98,7 @@ struct IvlSession {
   GMutex lock;
   IvlClient *client;          /* owned */
   IvlRequest *busy;           /* borrowed */
-  GArray *history;            /* guint32, the conversation so far as the template's ids; empty: none */
+  GArray *history;            /* guint32, the conversation so far as the decoder takes it; empty: none */
   GPtrArray *images;          /* IvlImage *, of all turns */
   IvlSequence sequence;       /* the scheduler's while busy; pages under model->kv_lock, and who is idle may lose them */
   GList link;                 /* in model->sessions */
@@ -128,6 +133,8 @@ struct IvlRequest {
   GPtrArray *images;          /* IvlImage *, of all turns, in order */
   guint *image_before;        /* image rows before each token of the prompt */
   guint n_prompt, n_reused, n_generated;
+  guint n_drafted, n_held;    /* guessed tokens, and those that were right */
+  double draft_rate;
   bool begun;                 /* images are ready, and the session's sequence holds a beginning of tokens */
   bool cut_short;             /* by a stop string */
   IvlTextDecoder *decoder;

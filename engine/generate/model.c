@@ -13,6 +13,10 @@
 /* Vision rows side by side: beyond this, matmuls get no faster. Tiles of several streams go together whatever their size:
  * a few on a GPU, two on software devices, where more only keep decoding waiting. */
 #define VIT_ROWS 2048
+/* Of a guessed token beside one: software devices are soon bound by arithmetic (docs/speed.md), GPUs by reading weights. */
+#define ROW_COST_SOFTWARE 0.25
+#define ROW_COST_GPU 0.03
+#define FIRST_DRAFT_RATE 0.6
 #define VIT_TILES_SOFTWARE 2
 #define VIT_TILES_GPU 4
 
@@ -47,6 +51,9 @@ check_params (IvlModel *self, const IvlModelParams *params, GError **error)
     return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "max_sessions is %u, must be at most %u", params->max_sessions,
                      MAX_SESSIONS);
   self->max_sessions = params->max_sessions ? params->max_sessions : DEFAULT_SESSIONS;
+  if ((guint) params->speculation > IVL_SPECULATION_ALWAYS)
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "%d isn't a kind of speculation", params->speculation);
+  self->speculation = params->speculation;
   /* Scaled positions reach further by the factor, but not for ever. */
   double factor = config->text.rope_scaling == IVL_ROPE_PLAIN ? 1. : MAX (config->text.rope_factor, 1.);
   double longest = config->text.max_position * factor;
@@ -89,14 +96,18 @@ init_runs (IvlModel *self, const IvlModelParams *params, GError **error)
                     page_bytes * (self->context_tokens / IVL_KV_PAGE + 1));
   guint64 most = (guint64) self->max_sessions * ((self->context_tokens + IVL_KV_PAGE - 1) / IVL_KV_PAGE + 1);
   guint max_pages = (guint) CLAMP (kv_bytes / page_bytes, 1, most);
+  guint max_logits = self->max_sessions + IVL_DRAFT_ROWS;
+  ivl_draft_memory_init (&self->said);
+  ivl_draft_costs_init (&self->draft_costs, self->device->software ? ROW_COST_SOFTWARE : ROW_COST_GPU);
+  self->draft_rate = FIRST_DRAFT_RATE;
   if (!(self->stream = ivl_vk_stream_new (self->device, error))
       || !ivl_vit_run_init (&self->vit_run, &self->weights.vit, self->device, tiles, error)
-      || !ivl_decoder_run_init (&self->decoder_run, &self->weights.decoder, self->device, max_rows, self->max_sessions,
+      || !ivl_decoder_run_init (&self->decoder_run, &self->weights.decoder, self->device, max_rows, max_logits,
                                 self->context_tokens, error)
       || !ivl_kv_cache_init (&self->kv, &self->weights.decoder, self->device,
                              MIN (FIRST_KV_TOKENS / IVL_KV_PAGE, max_pages), max_pages, error))
     return FALSE;
-  return ivl_sampler_init (&self->sampler, self->device, config->text.vocab, self->max_sessions, self->context_tokens,
+  return ivl_sampler_init (&self->sampler, self->device, config->text.vocab, max_logits, self->context_tokens,
                            error);
 }
 
@@ -118,6 +129,7 @@ model_free (IvlModel *self)
     g_thread_join (self->thread);
   }
   if (self->device) {
+    ivl_draft_memory_deinit (&self->said);
     ivl_sampler_deinit (&self->sampler);
     ivl_prefix_cache_deinit (&self->prefixes, &self->kv);
     ivl_kv_cache_deinit (&self->kv);
@@ -268,8 +280,8 @@ share (IvlDevice *device, const char *device_name, const char *path, const IvlMo
   /* The model of a device given keeps it, so that its address isn't another's meanwhile. */
   g_autofree char *place = device ? g_strdup_printf ("%p", (void *) device)
                                   : g_strdup_printf ("=%s", device_name ? device_name : "");
-  g_autofree char *key = g_strdup_printf ("%s|%d|%u|%u|%" G_GUINT64_FORMAT "|%s", place,
-                                          params->weights, params->context_tokens, params->max_sessions,
+  g_autofree char *key = g_strdup_printf ("%s|%d|%d|%u|%u|%" G_GUINT64_FORMAT "|%s", place, params->weights,
+                                          params->speculation, params->context_tokens, params->max_sessions,
                                           params->kv_bytes, canonical);
   g_mutex_lock (&registry_lock);
   if (!registry)

@@ -52,6 +52,8 @@ finish (Scheduler *s, IvlRequest *request, IvlFinish how, GError *error)
     answer->prompt_tokens = request->n_prompt;
     answer->prompt_tokens_reused = request->n_reused;
     answer->generated_tokens = request->n_generated;
+    answer->draft_tokens = request->n_drafted;
+    answer->draft_tokens_held = request->n_held;
     answer->confidence = request->n_generated ? request->probability_sum / request->n_generated : 0.;
     answer->encode_ns = (guint64) (encoded - request->submitted_us) * 1000;
     answer->prefill_ns = (guint64) MAX (prefilled - encoded, 0) * 1000;
@@ -68,6 +70,9 @@ finish (Scheduler *s, IvlRequest *request, IvlFinish how, GError *error)
     ivl_prefix_cache_remember (&s->model->prefixes, &s->model->kv, &session->sequence,
                                (const guint64 *) request->keys->data, request->n_prompt, s->model->max_sessions);
   g_mutex_unlock (&s->model->kv_lock);
+  if (answer && request->n_generated)
+    ivl_draft_memory_add (&s->model->said, (const guint32 *) request->tokens->data, request->tokens->len,
+                          request->n_prompt);
   ivl_session_take_answer (session, request, answer);
   /* Nothing of the request may be left when DONE is called: a blocking caller frees everything right after it. */
   IvlAnswerFunc done = request->done;
@@ -91,6 +96,7 @@ begin (Scheduler *s, IvlRequest *request)
   IvlModel *model = s->model;
   IvlSession *session = request->session;
   request->begun = true;
+  request->draft_rate = model->draft_rate;
   ivl_request_settle_keys (request);
   const guint64 *keys = (const guint64 *) request->keys->data;
   guint same = 0, most = MIN (session->cached->len, request->n_prompt - 1);
@@ -166,6 +172,9 @@ typedef struct {
   IvlRequest *request;
   IvlDecoderJob job;
   IvlRows *image_rows;
+  guint n_drafts; /* last tokens of the job, guessed; not among the request's */
+  guint32 guess[IVL_DRAFT_MAX];
+  guint n_guess;  /* at least n_drafts: what else was guessed, but not worth running */
 } Entry;
 
 static IvlRows *
@@ -282,6 +291,83 @@ add_entry (Scheduler *s, GArray *entries, IvlRequest *request, guint n)
   return true;
 }
 
+/* ---- guesses, see draft.h ---- */
+
+/* Guesses of ENTRY's next tokens, beside ROWS rows that bring TOKENS tokens; at most MOST. */
+static void
+draft (Scheduler *s, Entry *entry, guint rows, double tokens, guint most)
+{
+  IvlModel *model = s->model;
+  IvlRequest *request = entry->request;
+  IvlSequence *sequence = &request->session->sequence;
+  if (request->choices || request->constraint || entry->job.n_tokens != 1 || !entry->job.want_logits)
+    return;
+  most = MIN (MIN (most, IVL_DRAFT_MAX), ivl_request_max_tokens (request) - request->n_generated - 1);
+  entry->n_guess = ivl_draft_guess (&model->said, (const guint32 *) request->tokens->data, request->tokens->len, most,
+                                    entry->guess);
+  guint n = entry->n_guess;
+  if (model->speculation == IVL_SPECULATION_AUTO)
+    n = ivl_draft_choose (&model->draft_costs, rows, tokens, request->draft_rate, n);
+  /* Guesses take nobody's room. */
+  g_mutex_lock (&model->kv_lock);
+  n = MIN (n, (sequence->pages->len + model->kv.free_pages->len) * IVL_KV_PAGE - sequence->length - 1);
+  bool ok = n > 0 && ivl_sequence_reserve (sequence, &model->kv, model->stream, 1 + n, NULL);
+  g_mutex_unlock (&model->kv_lock);
+  if (!ok)
+    return;
+  entry->n_drafts = n;
+  g_array_append_vals (request->tokens, entry->guess, n);
+  entry->job.tokens = (const guint32 *) request->tokens->data + sequence->length;
+  entry->job.n_tokens = entry->job.want_logits = 1 + n;
+  entry->job.one_by_one = TRUE;
+}
+
+/* ENTRIES: of ROWS tokens, all of requests that decode. Returns how many rows guesses add. */
+static guint
+draft_all (Scheduler *s, GArray *entries, guint rows)
+{
+  IvlModel *model = s->model;
+  double tokens = entries->len;
+  guint added = 0, budget = MIN (IVL_DRAFT_ROWS, model->decoder_run.max_rows - rows);
+  if (model->speculation == IVL_SPECULATION_OFF)
+    return 0;
+  for (guint i = 0; i < entries->len; i++) {
+    Entry *entry = &g_array_index (entries, Entry, i);
+    draft (s, entry, rows + added - 1, tokens - 1., budget - added);
+    added += entry->n_drafts;
+    double holds = 1.;
+    for (guint k = 0; k < entry->n_drafts; k++)
+      tokens += holds *= entry->request->draft_rate;
+  }
+  return added;
+}
+
+/* Takes the guesses off the request again; SAMPLES is what the model says in their stead, NULL: nothing. Returns how many
+ * held. */
+static guint
+settle_drafts (Scheduler *s, Entry *entry, const IvlSample *samples)
+{
+  IvlModel *model = s->model;
+  IvlRequest *request = entry->request;
+  IvlSequence *sequence = &request->session->sequence;
+  guint held = 0, known = request->tokens->len - entry->n_drafts;
+  while (samples && held < entry->n_drafts && samples[held].token == entry->guess[held])
+    held++;
+  /* What was guessed and not run tells something as well. */
+  guint tried = held < entry->n_drafts ? held + 1 : MIN (held + 1, entry->n_guess);
+  for (guint i = 0; samples && i < tried; i++)
+    request->draft_rate = ivl_draft_rate (request->draft_rate, samples[i].token == entry->guess[i]);
+  model->draft_rate = request->draft_rate;
+  request->n_drafted += entry->n_drafts;
+  g_array_set_size (request->tokens, known);
+  if (held < entry->n_drafts) {
+    g_mutex_lock (&model->kv_lock);
+    ivl_sequence_truncate (sequence, &model->kv, MIN (sequence->length, known + held));
+    g_mutex_unlock (&model->kv_lock);
+  }
+  return held;
+}
+
 static gint
 compare_turns (gconstpointer a, gconstpointer b)
 {
@@ -306,6 +392,7 @@ form_batch (Scheduler *s)
         && add_entry (s, entries, request, n))
       rows += n;
   }
+  rows += draft_all (s, entries, rows);
   guint budget = model->decoder_run.max_rows - rows;
   if (rows)
     budget = MIN (budget, CHUNK_BESIDE_DECODING);
@@ -467,19 +554,19 @@ forward (Scheduler *s, GArray *entries, IvlSample *samples, GError **error)
 {
   IvlModel *model = s->model;
   g_autofree IvlDecoderJob *jobs = g_new (IvlDecoderJob, entries->len);
-  g_autofree IvlSampleRequest *wanted = g_new (IvlSampleRequest, entries->len);
+  g_autofree IvlSampleRequest *wanted = g_new (IvlSampleRequest, entries->len + IVL_DRAFT_ROWS);
   guint n_wanted = 0;
   for (guint i = 0; i < entries->len; i++) {
     Entry *entry = &g_array_index (entries, Entry, i);
     jobs[i] = entry->job;
-    if (entry->job.want_logits) {
+    for (guint r = 0; r < entry->job.want_logits; r++) {
       const IvlGenerateParams *p = &entry->request->params;
       wanted[n_wanted++] = (IvlSampleRequest){
         .temperature = p->temperature, .top_p = p->top_p, .top_k = p->top_k, .seed = p->seed,
-        .step = entry->request->n_generated, .repetition_penalty = p->repetition_penalty,
+        .step = entry->request->n_generated + r, .repetition_penalty = p->repetition_penalty,
         /* The reference's chat () hands generate () embeddings, so its penalty sees the answer alone. */
         .context = (const guint32 *) entry->request->tokens->data + entry->request->n_prompt,
-        .n_context = entry->request->tokens->len - entry->request->n_prompt,
+        .n_context = entry->request->tokens->len - entry->n_drafts + r - entry->request->n_prompt,
         .allowed = allowed_tokens (entry->request),
       };
     }
@@ -505,16 +592,19 @@ run_forward (Scheduler *s)
     return false;
   }
   GError *error = NULL;
-  g_autofree IvlSample *samples = g_new0 (IvlSample, entries->len);
+  g_autofree IvlSample *samples = g_new0 (IvlSample, entries->len + IVL_DRAFT_ROWS);
   gint64 start = g_get_monotonic_time ();
   gboolean ok = forward (s, entries, samples, &error);
   guint64 ns = (guint64) (g_get_monotonic_time () - start) * 1000;
 
-  guint decoded = 0, prefilled = 0;
+  guint decoded = 0, prefilled = 0, rows = 0, drafted = 0, held_in_all = 0;
   for (guint i = 0, sample = 0; i < entries->len; i++) {
     Entry *entry = &g_array_index (entries, Entry, i);
     IvlRequest *request = entry->request;
     bool generated = entry->job.want_logits;
+    guint held = settle_drafts (s, entry, ok ? samples + sample : NULL);
+    drafted += entry->n_drafts;
+    rows += entry->job.n_tokens;
     if (request->state == REQUEST_DECODE)
       decoded++;
     else
@@ -527,15 +617,24 @@ run_forward (Scheduler *s)
       if (request->choices)
         step_choices (s, request, sample);
       else
-        accept_token (s, request, samples[sample]);
-      sample++;
+        /* What comes after the end isn't said, however right it was guessed. */
+        for (guint k = 0; accept_token (s, request, samples[sample + k]) && k < held; k++) {
+          request->n_held++;
+          held_in_all++;
+          decoded++;
+        }
+      sample += entry->job.want_logits;
     }
     g_free (entry->image_rows);
   }
   g_clear_error (&error);
   g_array_unref (entries);
+  if (ok && !prefilled)
+    ivl_draft_costs_note (&model->draft_costs, rows, (double) ns);
 
   g_mutex_lock (&model->lock);
+  model->stats.draft_tokens += drafted;
+  model->stats.draft_tokens_held += held_in_all;
   model->stats.prompt_tokens += prefilled;
   model->stats.generated_tokens += decoded;
   if (prefilled)

@@ -107,9 +107,10 @@ render (IvlSession *self, const IvlQuestion *question, GArray *ids, GError **err
   return ivl_chat_continue (model->chat, FALSE, &turn, ids, error);
 }
 
-/* From the template's ids to what the decoder takes: image rows in place, and keys to recognise what is cached. */
+/* From the template's ids to what the decoder takes: image rows in place, and keys to recognise what is cached. In the
+ * first N_HISTORY they are in place already: the template's id there is a word that the model said. */
 static gboolean
-lay_out_prompt (IvlRequest *request, IvlModel *model, GError **error)
+lay_out_prompt (IvlRequest *request, IvlModel *model, guint n_history, GError **error)
 {
   guint32 image_id = ivl_chat_get_image_id (model->chat);
   guint n = request->tokens->len, rows = 0, image = 0, row = 0;
@@ -120,7 +121,7 @@ lay_out_prompt (IvlRequest *request, IvlModel *model, GError **error)
     guint32 *token = &g_array_index (request->tokens, guint32, i);
     guint64 key = *token;
     request->image_before[i] = rows;
-    if (*token == image_id) {
+    if (*token == (i < n_history ? IVL_TOKEN_IMAGE : image_id)) {
       IvlImage *at = image < request->images->len ? request->images->pdata[image] : NULL;
       if (!at)
         return ivl_fail (error, IVL_ERROR_INTERNAL, "more image positions than image tokens");
@@ -215,7 +216,7 @@ make_request (IvlSession *self, const IvlQuestion *question, GError **error)
     g_ptr_array_add (request->images, ivl_image_ref (question->images[i]));
   }
   if (!render (self, question, request->tokens, error)
-      || !lay_out_prompt (request, model, error))
+      || !lay_out_prompt (request, model, self->history->len, error))
     goto fail;
   if (request->n_prompt >= model->context_tokens) {
     ivl_fail (error, IVL_ERROR_CONTEXT_FULL,
@@ -286,12 +287,9 @@ ivl_session_take_answer (IvlSession *self, IvlRequest *request, const IvlAnswer 
     g_array_append_vals (self->cached, request->keys->data, MIN (self->sequence.length, request->keys->len));
   }
   if (answer && answer->finish != IVL_FINISH_CANCELLED) {
-    guint32 image_id = ivl_chat_get_image_id (self->model->chat);
     g_array_set_size (self->history, 0);
-    for (guint i = 0; i < request->n_prompt + (request->cut_short ? 0 : request->n_generated); i++) {
-      guint32 token = g_array_index (request->tokens, guint32, i);
-      g_array_append_val (self->history, *(token == IVL_TOKEN_IMAGE ? &image_id : &token));
-    }
+    g_array_append_vals (self->history, request->tokens->data,
+                         request->n_prompt + (request->cut_short ? 0 : request->n_generated));
     /* An answer that a stop string cut goes on as it was given, not as it was generated. */
     if (request->cut_short)
       ivl_tokenizer_encode (self->model->tokenizer, answer->text, -1, IVL_ENCODE_TAGS, self->history, NULL);

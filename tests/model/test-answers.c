@@ -4,7 +4,7 @@
 
 typedef struct {
   const char *name;
-  IvlWeights weights;
+  IvlModelParams params;
 } Run;
 
 static void
@@ -36,10 +36,24 @@ test_answers (gconstpointer data)
 {
   const Run *run = data;
   g_autoptr (Golden) golden = golden_open (run->name);
-  IvlModel *model = golden_load (golden, &(IvlModelParams){ .weights = run->weights });
+  IvlModel *model = golden_load (golden, &run->params);
   JsonArray *cases = json_object_get_array_member (golden->root, "cases");
-  for (guint i = 0; i < json_array_get_length (cases); i++)
-    check_case (model, run->name, json_array_get_object_element (cases, i));
+  /* Once more where the first answers are guesses for the second. */
+  for (guint again = 0; again < (run->params.speculation == IVL_SPECULATION_ALWAYS ? 2 : 1); again++)
+    for (guint i = 0; i < json_array_get_length (cases); i++)
+      check_case (model, run->name, json_array_get_object_element (cases, i));
+  IvlModelStats stats;
+  ivl_model_get_stats (model, &stats);
+  if (run->params.speculation == IVL_SPECULATION_ALWAYS) {
+    g_test_message ("%s: %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " guesses held, %" G_GUINT64_FORMAT " tokens in %"
+                    G_GUINT64_FORMAT " steps", run->name, stats.draft_tokens_held, stats.draft_tokens,
+                    stats.generated_tokens, stats.decode_steps);
+    g_assert_cmpuint (stats.draft_tokens_held, >, 0);
+    g_assert_cmpuint (stats.draft_tokens_held, <=, stats.draft_tokens);
+    g_assert_cmpuint (stats.generated_tokens, ==, stats.decode_steps + stats.draft_tokens_held);
+  } else {
+    g_assert_cmpuint (stats.generated_tokens, >=, stats.decode_steps);
+  }
   ivl_model_unref (model);
 }
 
@@ -51,12 +65,14 @@ main (int argc, char **argv)
   for (guint i = 0; names[i]; i++) {
     static const struct {
       const char *name;
-      IvlWeights weights;
-    } kinds[] = { { "own", IVL_WEIGHTS_AUTO }, { "f32", IVL_WEIGHTS_F32 } };
+      IvlModelParams params;
+    } kinds[] = { { "own", { 0 } },
+                  { "f32", { .weights = IVL_WEIGHTS_F32 } },
+                  { "guessed", { .speculation = IVL_SPECULATION_ALWAYS } } };
     for (guint k = 0; k < G_N_ELEMENTS (kinds); k++) {
       g_autofree char *path = g_strdup_printf ("/answers/%s/%s", names[i], kinds[k].name);
       Run *run = g_new (Run, 1);
-      *run = (Run){ names[i], kinds[k].weights };
+      *run = (Run){ names[i], kinds[k].params };
       g_test_add_data_func_full (path, run, test_answers, g_free);
     }
   }

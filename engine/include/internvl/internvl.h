@@ -93,11 +93,17 @@ typedef enum {
   IVL_WEIGHTS_Q4,
 } IvlWeights;
 
+/* Speculation: tokens are guessed from the prompt and from answers before, and verified several at a time. Answers are
+ * the same with and without, sampled ones too. AUTO: as much as pays, by what is measured while answering; ALWAYS: every
+ * guess there is, for tests. Not of answers with choices or a json_schema. */
+typedef enum { IVL_SPECULATION_AUTO, IVL_SPECULATION_OFF, IVL_SPECULATION_ALWAYS } IvlSpeculation;
+
 typedef struct {
   IvlWeights weights;
   guint context_tokens; /* KV cache of one session, at most; 0: min (config's max_position_embeddings, 8192) */
   guint max_sessions;   /* sessions that decode side by side; 0: 16 */
   guint64 kv_bytes;     /* KV cache of all sessions, grown as needed up to this; 0: what the device has to spare */
+  IvlSpeculation speculation;
 } IvlModelParams;
 
 /* Loads a Hugging Face checkpoint folder: config.json, *.safetensors, tokenizer files; or a GGUF text model, its file or
@@ -135,7 +141,8 @@ void ivl_model_get_info (IvlModel *model, IvlModelInfo *info);
 typedef struct {
   guint64 tiles_encoded, tiles_reused, prompt_tokens, generated_tokens, prompt_tokens_reused;
   guint64 encode_ns, prefill_ns, decode_ns;
-  guint64 decode_steps; /* batched forwards; generated_tokens / decode_steps = mean batch */
+  guint64 decode_steps; /* batched forwards; generated_tokens / decode_steps = mean batch, times what guesses bring */
+  guint64 draft_tokens, draft_tokens_held; /* guessed by speculation, and those of them that were right */
   guint64 encode_batches; /* tiles_encoded / encode_batches = mean batch */
 } IvlModelStats;
 void ivl_model_get_stats (IvlModel *model, IvlModelStats *stats);
@@ -317,6 +324,7 @@ typedef struct {
   char *text;               /* stripped; special tokens left out except ref, box, quad and their ends */
   IvlFinish finish;
   guint prompt_tokens, generated_tokens, prompt_tokens_reused;
+  guint draft_tokens, draft_tokens_held; /* guessed by speculation, and those of them that were right */
   double confidence;        /* mean probability of the generated tokens */
   guint64 encode_ns, prefill_ns, decode_ns; /* wall time of this question's stages */
   /* With choices, and not cancelled; else -1, NULL and 0. Of up to 64 choices with up to 512 tokens together (common
