@@ -396,11 +396,13 @@ form_batch (Scheduler *s)
   guint budget = model->decoder_run.max_rows - rows;
   if (rows)
     budget = MIN (budget, CHUNK_BESIDE_DECODING);
+  /* Not of those that ended just now. */
+  g_autoptr (GPtrArray) waiting = g_ptr_array_copy (s->active, NULL, NULL);
   g_mutex_lock (&model->lock);
-  g_ptr_array_sort (all, compare_turns);
+  g_ptr_array_sort (waiting, compare_turns);
   g_mutex_unlock (&model->lock);
-  for (guint i = 0; i < all->len && budget; i++) {
-    IvlRequest *request = all->pdata[i];
+  for (guint i = 0; i < waiting->len && budget; i++) {
+    IvlRequest *request = waiting->pdata[i];
     if (!g_ptr_array_find (s->active, request, NULL) || request->state == REQUEST_DECODE || !check_images (s, request))
       continue;
     guint n = MIN (request->n_prompt - request->session->sequence.length, budget);
