@@ -225,6 +225,82 @@ test_encoder (Fixture *f, gconstpointer data)
     ivl_image_unref (ahead[i]);
 }
 
+/* ---- prompts beside answers ---- */
+
+typedef struct {
+  Fixture *f;
+  gint pieces;          /* of the answer that is being written */
+  gint at_first;        /* so many there were when the long prompt's answer began */
+  gint n_done;
+  guint prompt_tokens;
+} Beside;
+
+static void
+on_written (const char *piece, gpointer data)
+{
+  Beside *beside = data;
+  if (beside->pieces++ == 0)
+    on_gate_text (piece, beside->f);
+}
+
+static void
+on_begun (const char *piece, gpointer data)
+{
+  Beside *beside = data;
+  if (!beside->at_first)
+    beside->at_first = beside->pieces;
+}
+
+static void
+on_both_done (IvlSession *session, IvlAnswer *answer, const GError *error, gpointer data)
+{
+  Beside *beside = data;
+  g_assert_no_error (error);
+  g_mutex_lock (&beside->f->lock);
+  beside->prompt_tokens = MAX (beside->prompt_tokens, answer->prompt_tokens - answer->prompt_tokens_reused);
+  beside->n_done++;
+  g_cond_broadcast (&beside->f->changed);
+  g_mutex_unlock (&beside->f->lock);
+  ivl_answer_free (answer);
+}
+
+/* An answer goes on, a token a piece, while a long prompt is read in pieces beside it. */
+static void
+test_prefill (Fixture *f, gconstpointer data)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (IvlSession) writer = ivl_session_new (f->model, &error), reader = ivl_session_new (f->model, &error);
+  Beside beside = { .f = f };
+  IvlQuestion question = { .prompt = "What is it?", .text_func = on_written, .text_data = &beside,
+                           .params = IVL_GENERATE_PARAMS_INIT };
+  question.json_schema = "{\"type\": \"array\", \"items\": {\"type\": \"boolean\"}, \"minItems\": 100, \"maxItems\": 100}";
+  question.params.max_tokens = 800;
+  g_assert_true (ivl_session_ask_async (writer, &question, on_both_done, &beside, &error));
+  g_mutex_lock (&f->lock);
+  while (!f->gate_reached)
+    g_cond_wait (&f->changed, &f->lock);
+  g_mutex_unlock (&f->lock);
+
+  g_autoptr (GString) prompt = g_string_new (NULL);
+  for (guint i = 0; i < 200; i++)
+    g_string_append_printf (prompt, "word %u, ", i);
+  IvlQuestion other = { .prompt = prompt->str, .text_func = on_begun, .text_data = &beside,
+                        .params = IVL_GENERATE_PARAMS_INIT };
+  other.json_schema = "{\"type\": \"boolean\"}";
+  other.params.max_tokens = 8;
+  g_assert_true (ivl_session_ask_async (reader, &other, on_both_done, &beside, &error));
+  g_mutex_lock (&f->lock);
+  f->gate_open = TRUE;
+  g_cond_broadcast (&f->changed);
+  while (beside.n_done < 2)
+    g_cond_wait (&f->changed, &f->lock);
+  g_mutex_unlock (&f->lock);
+  g_test_message ("%u prompt tokens, %d tokens meanwhile", beside.prompt_tokens, beside.at_first);
+  g_assert_cmpuint (beside.prompt_tokens, >, 600);
+  /* 128 tokens of the prompt at a time, see scheduler.c. */
+  g_assert_cmpint (beside.at_first, >=, (gint) (beside.prompt_tokens / 128));
+}
+
 int
 main (int argc, char **argv)
 {
@@ -234,5 +310,6 @@ main (int argc, char **argv)
   g_test_add ("/fair/priority", Fixture, GUINT_TO_POINTER (1), set_up, test_priority, tear_down);
   g_test_add ("/fair/rest", Fixture, GUINT_TO_POINTER (1), set_up, test_rest, tear_down);
   g_test_add ("/fair/encoder", Fixture, GUINT_TO_POINTER (4), set_up, test_encoder, tear_down);
+  g_test_add ("/fair/prefill", Fixture, GUINT_TO_POINTER (4), set_up, test_prefill, tear_down);
   return g_test_run ();
 }
