@@ -19,6 +19,7 @@ typedef struct {
   guint max_rows;   /* of an item: what ivl_attention_rows gave when the items were cut */
   IvlSpan pages;    /* u32 page numbers; any span when not causal */
   double mean_kv;   /* keys a row, for the profile */
+  guint max_kv;     /* of any item, or more; 0: not known. Lets GPUs share out the keys of items of one row */
   guint n_rows;     /* of all items, for the profile */
 } IvlAttention;
 
@@ -26,8 +27,15 @@ typedef struct {
  * less often. */
 guint ivl_attention_rows (IvlDevice *device, guint head_dim, guint group, guint n_rows);
 void ivl_attention (IvlVkStream *stream, const IvlAttention *args);
-/* For checks and timing: TEXELS as in ivl_vk_use_texels. */
-void ivl_attention_variant (IvlVkStream *stream, const IvlAttention *args, int texels);
+
+typedef enum {
+  IVL_ATTENTION_BUFFER, /* registers only, reads storage buffers: right on every device */
+  IVL_ATTENTION_TEXEL,  /* ... texel buffers, where they fit */
+  IVL_ATTENTION_GPU,    /* shared memory; head dims up to 128 */
+} IvlAttentionVariant;
+
+/* For checks and timing. PART: keys that a workgroup takes of an item of one row, a multiple of IVL_KV_PAGE, or 0. */
+void ivl_attention_with (IvlVkStream *stream, const IvlAttention *args, IvlAttentionVariant variant, guint part);
 
 /* Rotates q in QKV [n_rows, (heads + 2 kv_heads) * head_dim] and stores k and v into CACHE.
  * ROWS: IvlRow, from row_base on. TABLE: cos, sin pairs [positions, head_dim / 2]. */

@@ -81,6 +81,7 @@ typedef struct {
   guint n_single, n_block; /* items of one row come first: they have a kernel of their own */
   guint block_rows;
   double single_kv, block_kv;
+  guint single_most; /* keys of any item of one row */
   guint block_n_rows;
 } Layout;
 
@@ -141,6 +142,8 @@ lay_out (IvlDecoderRun *run, const IvlDecoderJob *jobs, guint n_jobs, Layout *l,
     l->n_rows += job->n_tokens;
   }
   l->n_block = block - l->n_single;
+  for (guint i = 0; i < l->n_single; i++)
+    l->single_most = MAX (l->single_most, items[i].kv_len);
   ivl_vk_buffer_flush (run->rows.buffer);
   ivl_vk_buffer_flush (run->items.buffer);
   ivl_vk_buffer_flush (run->pages.buffer);
@@ -174,9 +177,11 @@ record_layer (const IvlDecoderRun *run, IvlKvCache *cache, IvlVkStream *stream, 
     attention.n_items = attention.n_rows = l->n_single;
     attention.max_rows = 1;
     attention.mean_kv = l->single_kv / l->n_single;
+    attention.max_kv = l->single_most;
     ivl_attention (stream, &attention);
   }
   if (l->n_block) {
+    attention.max_kv = 0;
     attention.item_base = l->n_single;
     attention.n_items = l->n_block;
     attention.n_rows = l->block_n_rows;

@@ -59,7 +59,13 @@ struct IvlPushAttention {
   uint k_offset, v_offset, kv_pitch;
   uint item_base;
   float scale;
+  uint query_blocks;    /* attention_gpu: workgroups along y for each kv head */
+  uint n_items;         /* attention_merge */
 };
+
+/* attention_gpu.comp: lanes of a workgroup and the queries that they share, what every device takes. */
+#define IVL_ATTENTION_LANES 128
+#define IVL_ATTENTION_QUERIES 16
 
 /* One token's place in a forward pass of the decoder. */
 struct IvlRow {

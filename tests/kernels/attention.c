@@ -7,14 +7,15 @@
 typedef struct {
   IvlVkStream *stream;
   IvlAttention attention;
-  int texels;
+  IvlAttentionVariant variant;
+  guint part;
 } Args;
 
 static void
 record (gpointer data)
 {
   Args *a = data;
-  ivl_attention_variant (a->stream, &a->attention, a->texels);
+  ivl_attention_with (a->stream, &a->attention, a->variant, a->part);
 }
 
 static void
@@ -77,10 +78,11 @@ static void
 run_paged (Check *c, Args *a, const Sequence *sequences, guint n_sequences, guint heads, guint kv_heads, guint d,
            float scale)
 {
-  guint width = heads * d, kv_width = kv_heads * d, pitch = width + 2 * kv_width, rows = 0, n_pages = 0, most = 0;
+  guint width = heads * d, kv_width = kv_heads * d, pitch = width + 2 * kv_width, rows = 0, n_pages = 0, most = 0, longest = 0;
   for (guint s = 0; s < n_sequences; s++) {
     rows += sequences[s].n;
     most = MAX (most, sequences[s].n);
+    longest = MAX (longest, sequences[s].before + sequences[s].n);
     n_pages += (sequences[s].before + sequences[s].n + IVL_KV_PAGE - 1) / IVL_KV_PAGE;
   }
   gsize kv_floats = (gsize) (n_pages + 2) * IVL_KV_PAGE * 2 * kv_width, out_floats = (gsize) rows * width;
@@ -127,7 +129,7 @@ run_paged (Check *c, Args *a, const Sequence *sequences, guint n_sequences, guin
     .kv = ivl_rows (check_input (c, kv, kv_floats * 4), 2 * kv_width), .k_column = 0, .v_column = kv_width,
     .out = ivl_rows (check_output (c, out, out_floats * 4), width),
     .items = check_input (c, items->data, items->len * sizeof (IvlAttentionItem)), .n_items = items->len,
-    .max_rows = item_rows, .pages = check_input (c, pages, (n_pages + 2) * 4), .mean_kv = keys / rows, .n_rows = rows,
+    .max_rows = item_rows, .pages = check_input (c, pages, (n_pages + 2) * 4), .mean_kv = keys / rows, .max_kv = longest, .n_rows = rows,
   };
   if (!check_run (c, record, a) || c->bench_only)
     return;
@@ -229,7 +231,7 @@ static const struct { guint heads, kv_heads, d; } grouped[] = {
 };
 
 static void
-check_variant (Check *c, const char *kernel, int texels)
+check_variant (Check *c, const char *kernel, IvlAttentionVariant variant, guint part)
 {
   static const struct { guint tiles, tokens, heads, d; } full[] = {
     { 1, 1, 1, 4 }, { 2, 17, 3, 64 }, { 3, 37, 2, 32 }, { 1, 130, 1, 128 }, { 2, 50, 5, 12 }, { 1, 65, 2, 80 },
@@ -238,12 +240,13 @@ check_variant (Check *c, const char *kernel, int texels)
     { "one token", 1, { { 0, 1 } } },
     { "decode of 4", 4, { { 31, 1 }, { 32, 1 }, { 7, 1 }, { 100, 1 } } },
     { "prefill", 1, { { 0, 45 } } },
+    { "long decode of 3", 3, { { 700, 1 }, { 3, 1 }, { 33, 1 } } },
     { "mixed", 4, { { 64, 1 }, { 0, 33 }, { 20, 50 }, { 95, 1 } } },
   };
   static const struct { const char *name; float scale; } scales[] = { { "", 1 }, { " large", 30 }, { " small", 1e-4f } };
   for (guint i = 0; i < G_N_ELEMENTS (scales); i++) {
     for (guint f = 0; f < G_N_ELEMENTS (full); f++) {
-      Args a = { .texels = texels };
+      Args a = { .variant = variant, .part = part };
       if (!check_begin (c, kernel, "full", "tiles=%u tokens=%u heads=%u d=%u%s", full[f].tiles, full[f].tokens,
                         full[f].heads, full[f].d, scales[i].name))
         continue;
@@ -254,7 +257,7 @@ check_variant (Check *c, const char *kernel, int texels)
   for (guint i = 0; i < G_N_ELEMENTS (scales); i++)
     for (guint g = 0; g < G_N_ELEMENTS (grouped); g++)
       for (guint b = 0; b < G_N_ELEMENTS (batches); b++) {
-        Args a = { .texels = texels };
+        Args a = { .variant = variant, .part = part };
         if (!check_begin (c, kernel, "causal paged", "%s heads=%u/%u d=%u%s", batches[b].name, grouped[g].heads,
                           grouped[g].kv_heads, grouped[g].d, scales[i].name))
           continue;
@@ -262,7 +265,7 @@ check_variant (Check *c, const char *kernel, int texels)
                    scales[i].scale);
         check_end (c);
       }
-  Args a = { .texels = texels };
+  Args a = { .variant = variant, .part = part };
   if (check_begin_bench (c, kernel, "full", "tiles=1 tokens=1025 heads=16 d=64")) {
     run_full (c, &a, 1, 1025, 16, 64, 1);
     check_end (c);
@@ -280,8 +283,13 @@ check_variant (Check *c, const char *kernel, int texels)
 void
 check_attention (Check *c)
 {
-  check_variant (c, "attention_buffer", 0);
-  check_variant (c, "attention_texel", 1);
+  check_variant (c, "attention_buffer", IVL_ATTENTION_BUFFER, 0);
+  if (c->device->properties.limits.maxTexelBufferElements < 1u << 20)
+    check_skip (c, "attention_texel", "*", "the device takes few texels");
+  else
+    check_variant (c, "attention_texel", IVL_ATTENTION_TEXEL, 0);
+  check_variant (c, "attention_gpu", IVL_ATTENTION_GPU, 0);
+  check_variant (c, "attention_gpu_parts", IVL_ATTENTION_GPU, 32);
   for (guint g = 0; g < G_N_ELEMENTS (grouped); g++)
     for (guint rows = 1; rows < 80; rows = rows * 3 + 2) {
       RopeArgs rope = { .n_rows = rows, .heads = grouped[g].heads, .kv_heads = grouped[g].kv_heads, .d = grouped[g].d };
