@@ -330,7 +330,10 @@ gst_internvl_make_stats (GstInternvl *self)
       "frames-encoded", G_TYPE_UINT64, stats.frames_encoded,
       "frames-reused", G_TYPE_UINT64, stats.frames_reused,
       "prompt-tokens", G_TYPE_UINT64, stats.prompt_tokens,
+      "prompt-tokens-reused", G_TYPE_UINT64, stats.prompt_tokens_reused,
       "tokens", G_TYPE_UINT64, stats.generated_tokens,
+      "draft-tokens", G_TYPE_UINT64, stats.draft_tokens,
+      "draft-tokens-held", G_TYPE_UINT64, stats.draft_tokens_held,
       "tokens-per-second", G_TYPE_DOUBLE,
       stats.decode_ns ? stats.generated_tokens * 1e9 / stats.decode_ns : 0.0,
       "encode-ms", G_TYPE_DOUBLE, stats.encode_ns / 1e6 / answers,
@@ -347,7 +350,8 @@ gst_internvl_stats_pspec (void)
   if (g_once_init_enter (&pspec)) {
     GParamSpec *made = g_param_spec_boxed ("stats", "Statistics",
         "Since the start: chunks answered, dropped, and skipped (nothing moved), cuts, frames-encoded and frames-reused, "
-        "prompt-tokens and tokens, tokens-per-second, and the mean encode-ms, prefill-ms and decode-ms of an answer. "
+        "prompt-tokens, prompt-tokens-reused (read with a prompt before) and tokens, draft-tokens and draft-tokens-held "
+        "(guessed, and guessed right), tokens-per-second, and the mean encode-ms, prefill-ms and decode-ms of an answer. "
         "Notified with each chunk",
         GST_TYPE_STRUCTURE, G_PARAM_READABLE | G_PARAM_STATIC_STRINGS);
     g_once_init_leave (&pspec, (gsize) made);

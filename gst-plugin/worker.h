@@ -21,6 +21,8 @@ typedef struct {
   guint64 cuts;                 /* between scenes */
   guint64 frames_encoded, frames_reused;
   guint64 prompt_tokens, generated_tokens;
+  guint64 prompt_tokens_reused; /* of those: known from prompts before */
+  guint64 draft_tokens, draft_tokens_held;      /* guessed, and guessed right */
   guint64 encode_ns, prefill_ns, decode_ns;     /* sums over the answers */
 } GstInternvlWorkerStats;
 

@@ -312,6 +312,9 @@ deliver_head (GstInternvlWorker *worker)
       worker->stats.chunks++;
       worker->stats.prompt_tokens += answer->prompt_tokens;
       worker->stats.generated_tokens += answer->generated_tokens;
+      worker->stats.prompt_tokens_reused += answer->prompt_tokens_reused;
+      worker->stats.draft_tokens += answer->draft_tokens;
+      worker->stats.draft_tokens_held += answer->draft_tokens_held;
       worker->stats.encode_ns += answer->encode_ns;
       worker->stats.prefill_ns += answer->prefill_ns;
       worker->stats.decode_ns += answer->decode_ns;

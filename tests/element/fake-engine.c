@@ -948,6 +948,9 @@ scheduler (gpointer data)
       answer->finish = record->cancelled ? IVL_FINISH_CANCELLED : IVL_FINISH_STOP;
       answer->prompt_tokens = 256 * q->images->len + 10;
       answer->generated_tokens = 5;
+      answer->prompt_tokens_reused = 7;
+      answer->draft_tokens = 4;
+      answer->draft_tokens_held = 3;
       answer->confidence = 0.5;
       answer->encode_ns = 1000000;
       answer->prefill_ns = 2000000;

@@ -288,7 +288,7 @@ static void
 test_stats (void)
 {
   static const char *counts[] = { "chunks", "dropped", "skipped", "cuts", "frames-encoded", "frames-reused",
-    "prompt-tokens", "tokens"
+    "prompt-tokens", "tokens", "prompt-tokens-reused", "draft-tokens", "draft-tokens-held"
   };
   static const char *rates[] = { "tokens-per-second", "encode-ms", "prefill-ms", "decode-ms" };
   static const double expected[] = { 1000, 1, 2, 5 };
@@ -309,6 +309,9 @@ test_stats (void)
   g_assert_cmpuint (test_get_uint64 (stats, "chunks"), ==, 2);
   g_assert_cmpuint (test_get_uint64 (stats, "tokens"), ==, 10);
   g_assert_cmpuint (test_get_uint64 (stats, "prompt-tokens"), ==, 2 * 522);
+  g_assert_cmpuint (test_get_uint64 (stats, "prompt-tokens-reused"), ==, 2 * 7);
+  g_assert_cmpuint (test_get_uint64 (stats, "draft-tokens"), ==, 2 * 4);
+  g_assert_cmpuint (test_get_uint64 (stats, "draft-tokens-held"), ==, 2 * 3);
   for (guint i = 0; i < G_N_ELEMENTS (rates); i++) {
     double value;
 

@@ -70,6 +70,9 @@ main (int argc, char **argv)
                   { "f32", { .weights = IVL_WEIGHTS_F32 } },
                   { "guessed", { .speculation = IVL_SPECULATION_ALWAYS } } };
     for (guint k = 0; k < G_N_ELEMENTS (kinds); k++) {
+      /* Guesses don't depend on the architecture: every third model will do. */
+      if (kinds[k].params.speculation == IVL_SPECULATION_ALWAYS && i % 3 != 0)
+        continue;
       g_autofree char *path = g_strdup_printf ("/answers/%s/%s", names[i], kinds[k].name);
       Run *run = g_new (Run, 1);
       *run = (Run){ names[i], kinds[k].params };

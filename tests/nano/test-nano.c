@@ -1,9 +1,10 @@
 /* What models/nano says of clips that it has never seen, through the real pipeline: H.264 files, decodebin, the element.
  *
- *   test-nano MODEL [--wrong]
+ *   test-nano MODEL [--wrong] [--weights TYPE]
  *
  * Prints a table of the attributes, and fails if one is known less often than the table asks for. --wrong: prints every
- * wrong answer rather than those of attributes that fail. */
+ * wrong answer rather than those of attributes that fail. TYPE: the element's property weights, auto if not given: what
+ * q8 and q4 cost of what is known. */
 #include "clips.h"
 
 #include <gst/gst.h>
@@ -252,7 +253,7 @@ ask_text (Task *task)
 
 /* ---- the pipeline ---- */
 
-static const char *model;
+static const char *model, *weights = "auto";
 
 /* The first question is the element's prompt, the others are put to it once it has seen the clip. */
 static void
@@ -262,8 +263,8 @@ run (gpointer data, gpointer user_data)
   g_autoptr (GError) error = NULL;
   clip_encode (&task->clip, task->path);
   g_autofree char *line = g_strdup_printf (
-    "filesrc location=\"%s\" ! decodebin ! internvl name=v model-path=\"%s\" chunk-duration=%" G_GUINT64_FORMAT
-    " chunk-size=%d max-tokens=64 ! fakesink", task->path, model, CLIP_SECONDS * GST_SECOND, CLIP_FRAMES);
+    "filesrc location=\"%s\" ! decodebin ! internvl name=v model-path=\"%s\" weights=%s chunk-duration=%" G_GUINT64_FORMAT
+    " chunk-size=%d max-tokens=64 ! fakesink", task->path, model, weights, CLIP_SECONDS * GST_SECOND, CLIP_FRAMES);
   GstElement *pipeline = gst_parse_launch (line, &error);
   if (!pipeline)
     g_error ("%s: %s", line, error->message);
@@ -383,10 +384,16 @@ main (int argc, char **argv)
   g_autoptr (GError) error = NULL;
   gst_init (&argc, &argv);
   if (argc < 2) {
-    fprintf (stderr, "usage: test-nano MODEL [--wrong]\n");
+    fprintf (stderr, "usage: test-nano MODEL [--wrong] [--weights TYPE]\n");
     return 2;
   }
   model = argv[1];
+  gboolean wrong = FALSE;
+  for (int i = 2; i < argc; i++)
+    if (strcmp (argv[i], "--wrong") == 0)
+      wrong = TRUE;
+    else if (strcmp (argv[i], "--weights") == 0 && i + 1 < argc)
+      weights = argv[++i];
   g_autofree char *folder = g_dir_make_tmp ("internvl-nano-XXXXXX", &error);
   g_assert_no_error (error);
   g_autoptr (GPtrArray) tasks = g_ptr_array_new_with_free_func ((GDestroyNotify) task_free);
@@ -401,8 +408,8 @@ main (int argc, char **argv)
     }
 
   /* The model is loaded once, and stays as long as this. */
-  g_autofree char *line = g_strdup_printf ("videotestsrc num-buffers=1 ! video/x-raw,width=64,height=64 ! internvl model-path=\"%s\" ! fakesink",
-                                           model);
+  g_autofree char *line = g_strdup_printf ("videotestsrc num-buffers=1 ! video/x-raw,width=64,height=64 ! internvl model-path=\"%s\" weights=%s ! "
+                                           "fakesink", model, weights);
   GstElement *keeper = gst_parse_launch (line, &error);
   g_assert_no_error (error);
   gst_element_set_state (keeper, GST_STATE_PAUSED);
@@ -414,5 +421,5 @@ main (int argc, char **argv)
   gst_element_set_state (keeper, GST_STATE_NULL);
   gst_object_unref (keeper);
   g_rmdir (folder);
-  return judge (tasks, argc > 2 && strcmp (argv[2], "--wrong") == 0) ? 0 : 1;
+  return judge (tasks, wrong) ? 0 : 1;
 }
