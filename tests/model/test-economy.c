@@ -132,9 +132,6 @@ test_small_heap (void)
     g_autoptr (IvlDevice) enough = small_device (need);
     IvlModel *model = ivl_model_load (enough, path, &params, NULL, &error);
     g_assert_no_error (error);
-    IvlModelInfo info;
-    ivl_model_get_info (model, &info);
-    g_assert_cmpuint (info.weight_bytes, <=, need);
     ivl_model_unref (model);
   }
 }
