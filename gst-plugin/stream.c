@@ -393,15 +393,17 @@ set_caps (GstInternvl *self, GstEvent *event)
   GstCaps *caps;
 
   gst_event_parse_caps (event, &caps);
-  if (!gst_video_info_from_caps (&info, caps)) {
+  const gboolean video = gst_video_info_from_caps (&info, caps);
+  if (!video || GST_VIDEO_INFO_WIDTH (&info) <= 0 || GST_VIDEO_INFO_HEIGHT (&info) <= 0) {
+    const char *why = video ? "Frames without a pixel have nothing to be asked about; look at what is in front."
+        : "These are not caps of raw video; put videoconvert in front.";
+
     self->have_info = FALSE;
     if (self->passthrough) {
-      GST_ELEMENT_WARNING (self, STREAM, FORMAT, ("These are not caps of raw video; put videoconvert in front."),
-          ("%" GST_PTR_FORMAT, caps));
+      GST_ELEMENT_WARNING (self, STREAM, FORMAT, ("%s", why), ("%" GST_PTR_FORMAT, caps));
       return TRUE;
     }
-    GST_ELEMENT_ERROR (self, STREAM, FORMAT, ("These are not caps of raw video; put videoconvert in front."),
-        ("%" GST_PTR_FORMAT, caps));
+    GST_ELEMENT_ERROR (self, STREAM, FORMAT, ("%s", why), ("%" GST_PTR_FORMAT, caps));
     return FALSE;
   }
   self->info = info;

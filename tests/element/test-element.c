@@ -550,6 +550,41 @@ test_broken_frame (void)
   finish (&f);
 }
 
+/* Caps that no frame can have: an error or a refusal, and the element lives. */
+static void
+test_odd_caps (void)
+{
+  static const char *const odd[] = {
+    "video/x-raw, format=RGB, width=2147483647, height=2147483647, framerate=10/1",
+    "video/x-raw, format=RGB, width=0, height=0, framerate=10/1",
+    "video/x-raw, format=RGB, width=-1, height=16, framerate=10/1",
+    "video/x-raw, format=no-such-format, width=16, height=16, framerate=10/1",
+    "video/x-raw, width=16, height=16, framerate=10/1",
+    "video/x-raw, format=RGB, framerate=10/1",
+    "video/x-raw, format=RGB, width=16, height=16, framerate=10/0",
+    "audio/x-raw, format=S16LE, rate=48000, channels=2",
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (odd); i++) {
+    Fixture f = { 0 };
+    GstCaps *caps = gst_caps_from_string (odd[i]);
+
+    begin (&f, "policy=all", FALSE);
+    play (&f);
+    if (!caps)                  /* not even caps */
+      caps = gst_caps_new_empty_simple ("video/x-raw");
+    g_test_message ("%s", odd[i]);
+    gst_harness_push_event (f.h, gst_event_new_caps (caps));
+    gst_caps_unref (caps);
+    g_assert_cmpint (push_frames (&f, 1), ==, GST_FLOW_NOT_NEGOTIATED);
+    /* Good ones mend it. */
+    gst_harness_set_src_caps_str (f.h, CAPS);
+    g_assert_cmpint (push_frames (&f, 15), ==, GST_FLOW_OK);
+    gst_message_unref (wait_message (&f, GST_MESSAGE_ELEMENT));
+    finish (&f);
+  }
+}
+
 static void
 test_upstream_events (void)
 {
@@ -826,6 +861,7 @@ main (int argc, char **argv)
   add ("reverse", test_reverse);
   add ("caps-change", test_caps_change);
   add ("broken-frame", test_broken_frame);
+  add ("odd-caps", test_odd_caps);
   add ("upstream-events", test_upstream_events);
   add ("no-model", test_no_model);
   add ("failures", test_failures);
