@@ -71,6 +71,20 @@ append_time (GString *out, GstClockTime time)
       (guint) (time / GST_MSECOND % 1000));
 }
 
+/* Words of a model or of other elements. They must not mark the place of a picture. */
+static void
+append_words (GString *out, const char *text)
+{
+  static const char mark[] = "<image>";
+  const char *at;
+
+  for (; (at = strstr (text, mark)); text = at + strlen (mark)) {
+    g_string_append_len (out, text, at - text);
+    g_string_append (out, "image");
+  }
+  g_string_append (out, text);
+}
+
 static void
 append_detections (GString *out, const GstClockTime *frames, const char *const *detections, guint n_frames)
 {
@@ -82,7 +96,8 @@ append_detections (GString *out, const GstClockTime *frames, const char *const *
     if (any)
       g_string_append (out, "; ");
     append_time (out, frames[i]);
-    g_string_append_printf (out, ": %s", detections[i]);
+    g_string_append (out, ": ");
+    append_words (out, detections[i]);
     any = TRUE;
   }
   if (!any)
@@ -111,7 +126,7 @@ gst_internvl_expand_prompt (const char *prompt, GstClockTime start, GstClockTime
     } else if (g_str_has_prefix (brace, "{detections}")) {
       append_detections (out, frames, detections, n_frames);
     } else if (g_str_has_prefix (brace, "{previous}")) {
-      g_string_append (out, previous ? previous : "");
+      append_words (out, previous ? previous : "");
     } else {
       g_string_append_c (out, '{');
       p = brace + 1;

@@ -80,6 +80,11 @@ test_prompt (void)
   }
   g_autofree char *first = gst_internvl_expand_prompt ("[{previous}] {detections}", 0, 0, NULL, NULL, 0, NULL);
   g_assert_cmpstr (first, ==, "[] none");
+  /* The prompt may mark the places of pictures, what is put into it may not. */
+  const char *marks[] = { "<image> [1, 2, 3, 4]", NULL };
+  g_autofree char *marked = gst_internvl_expand_prompt ("<image>: {previous} {detections}", 0, 0, frames, marks, 1,
+      "an <image><image>");
+  g_assert_cmpstr (marked, ==, "<image>: an imageimage 00:00:00.500: image [1, 2, 3, 4]");
 }
 
 static GstStructure *
