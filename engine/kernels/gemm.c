@@ -1,8 +1,11 @@
 #include "kernels/gemm.h"
 
+#include <math.h>
 #include <string.h>
 
-const char *const ivl_gemm_variant_names[IVL_N_GEMM_VARIANTS] = { "texel", "buffer", "gpu" };
+#include "kernels/gemm-tune.h"
+
+const char *const ivl_gemm_variant_names[IVL_N_GEMM_VARIANTS] = { "texel", "buffer", "gpu", "coopmat" };
 
 /* Registers only: on lavapipe 22.3 with bf16, GFLOP a CPU-second: m = 1 10.3 (1x4 3.2, 1x16 9.9), m = 2 15 (2x8 14), m = 4
  * 22 (4x8 18.5), m = 8 30 (8x8 26), m = 16 37 (16x8 31). One row reads 10 GB a CPU-second, two thirds of what a core can;
@@ -27,6 +30,11 @@ const IvlGemmShader ivl_gemm_shaders[] = {
   TILED (32, 64, 128), TILED (64, 64, 128), TILED (128, 128, 256),
 #undef TILED
 #undef KERNELS
+#if IVL_COOPMAT_SHADERS
+  { IVL_GEMM_COOPMAT, 64, 64, 4, 16384,
+    { IVL_N_KERNELS, IVL_K_GEMM_F16_64X64_COOPMAT, IVL_K_GEMM_BF16_64X64_COOPMAT, IVL_K_GEMM_Q8_64X64_COOPMAT,
+      IVL_K_GEMM_Q4_64X64_COOPMAT } },
+#endif
 };
 const guint ivl_n_gemm_shaders = G_N_ELEMENTS (ivl_gemm_shaders);
 
@@ -46,17 +54,47 @@ ivl_weight_slice_bytes (IvlDtype dtype, guint n, guint k)
   return panels * ivl_weight_panel_bytes (dtype, k);
 }
 
+static guint
+workgroup_lanes (const IvlDevice *device, const IvlGemmShader *shader)
+{
+  if (shader->variant == IVL_GEMM_COOPMAT)
+    return 4 * device->subgroup_size;
+  return shader->lanes ? shader->lanes : MIN (MAX (device->subgroup_size, 8), IVL_PANEL);
+}
+
 const char *
-ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader)
+ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader, const IvlWeight *weight)
 {
   const VkPhysicalDeviceLimits *limits = &device->properties.limits;
+  if (shader->kernels[weight->dtype] == IVL_N_KERNELS)
+    return "not for this type of weights";
   if (shader->variant == IVL_GEMM_TEXEL && limits->maxTexelBufferElements < 1u << 20)
     return "the device takes few texels";
-  if (shader->lanes > limits->maxComputeWorkGroupInvocations || shader->lanes > limits->maxComputeWorkGroupSize[0])
+  if (shader->variant != IVL_GEMM_TEXEL
+      && ivl_weight_slice_bytes (weight->dtype, MIN (weight->n, weight->slice_n), weight->k) > limits->maxStorageBufferRange)
+    return "the weights were cut for texel buffers";
+  if (shader->variant == IVL_GEMM_COOPMAT && !device->coopmat_m)
+    return "the device offers no suitable cooperative matrices";
+  if (shader->variant == IVL_GEMM_COOPMAT && weight->dtype == IVL_DTYPE_BF16 && !(weight->largest > 0))
+    return "the weights' range isn't known";
+  guint lanes = workgroup_lanes (device, shader);
+  if (lanes > limits->maxComputeWorkGroupInvocations || lanes > limits->maxComputeWorkGroupSize[0])
     return "the device's workgroups are too small";
   if (shader->shared_bytes > limits->maxComputeSharedMemorySize)
     return "the device has too little shared memory";
   return NULL;
+}
+
+/* Brings the largest weight to 2^15 at most, the least one as far from f16's subnormals as that allows. The scales of
+ * quantised weights bound them by 131008. */
+static float
+weight_up (const IvlWeight *weight)
+{
+  if (ivl_dtype_is_quantised (weight->dtype))
+    return 0.5f;
+  if (weight->dtype != IVL_DTYPE_BF16 || !(weight->largest > 0))
+    return 1.f;
+  return ldexpf (1.f, CLAMP (14 - ilogbf (weight->largest), -100, 100));
 }
 
 static IvlGemmVariant
@@ -67,15 +105,15 @@ preferred_variant (const IvlDevice *device)
     if (strcmp (forced, ivl_gemm_variant_names[v]) == 0)
       return v;
   if (!device->software)
-    return IVL_GEMM_GPU;
+    return device->coopmat_m ? IVL_GEMM_COOPMAT : IVL_GEMM_GPU;
   return device->texels ? IVL_GEMM_TEXEL : IVL_GEMM_BUFFER;
 }
 
 /* Rows of the tile that wastes least; for GPUs large tiles only where there are enough of them to keep it busy. */
 static guint
-tile_rows (IvlDevice *device, IvlGemmVariant variant, guint m, guint n)
+tile_rows (IvlGemmVariant variant, guint m, guint n)
 {
-  if (variant != IVL_GEMM_GPU)
+  if (variant < IVL_GEMM_GPU)
     return m > 8 ? 16 : m > 4 ? 8 : m > 2 ? 4 : m;
   if (m <= 8)
     return m > 4 ? 8 : m > 1 ? 4 : 1;
@@ -88,45 +126,51 @@ tile_rows (IvlDevice *device, IvlGemmVariant variant, guint m, guint n)
 #define GPU_PART_K 256      /* least share of a sum */
 #define GPU_MOST_PARTS 16
 
-static guint
-best_parts (const IvlGemmShader *shader, guint m, guint n, guint k)
+IvlGemmChoice
+ivl_gemm_parts (const IvlWeight *weight, guint shader, guint m)
 {
-  guint groups = (m + shader->rows - 1) / shader->rows * ((n + shader->columns - 1) / shader->columns);
-  guint parts = MIN (MIN (GPU_GROUPS / groups, k / GPU_PART_K), GPU_MOST_PARTS);
+  const IvlGemmShader *s = &ivl_gemm_shaders[shader];
+  guint n = MIN (weight->n, weight->slice_n);
+  guint64 groups = (guint64) ((m + s->rows - 1) / s->rows) * ((n + s->columns - 1) / s->columns);
+  guint parts = (guint) MIN (MIN (GPU_GROUPS / MAX (groups, 1), weight->k / GPU_PART_K), GPU_MOST_PARTS);
   while (parts > 1 && 4ull * parts * m * ((n + 3) / 4 * 4) > IVL_VK_SCRATCH_BYTES)
     parts--;
-  return MAX (parts, 1);
+  return (IvlGemmChoice){ shader, s->variant >= IVL_GEMM_GPU ? MAX (parts, 1) : 1 };
 }
 
 IvlGemmChoice
-ivl_gemm_choose (IvlDevice *device, IvlDtype dtype, guint m, guint n, guint k)
+ivl_gemm_choose (IvlDevice *device, const IvlWeight *weight, guint m)
 {
+  int tuned = ivl_gemm_tuned (device, weight->dtype, m);
+  if (tuned >= 0 && !ivl_gemm_lacks (device, &ivl_gemm_shaders[tuned], weight))
+    return ivl_gemm_parts (weight, (guint) tuned, m);
+  guint n = MIN (weight->n, weight->slice_n);
   IvlGemmVariant variant = preferred_variant (device);
-  guint rows = tile_rows (device, variant, m, n);
+  guint rows = tile_rows (variant, m, n);
   guint best = 0;
   for (guint i = 0; i < ivl_n_gemm_shaders; i++) {
     const IvlGemmShader *s = &ivl_gemm_shaders[i];
-    if (s->variant == variant && s->rows <= rows && !ivl_gemm_lacks (device, s))
+    /* Cooperative matrices are for more rows than their least tile would waste; what they can't do, shared memory does. */
+    gboolean fits = s->variant == IVL_GEMM_COOPMAT ? m > 16 : s->rows <= rows;
+    if ((s->variant == variant || (variant == IVL_GEMM_COOPMAT && s->variant == IVL_GEMM_GPU)) && fits
+        && !ivl_gemm_lacks (device, s, weight))
       best = i;
   }
-  const IvlGemmShader *s = &ivl_gemm_shaders[best];
-  return (IvlGemmChoice){ best, s->variant == IVL_GEMM_GPU ? best_parts (s, m, n, k) : 1 };
+  return ivl_gemm_parts (weight, best, m);
 }
 
 void
 ivl_gemm (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
           const IvlGemmEpilogue *epilogue)
 {
-  IvlDevice *device = x.span.buffer->device;
-  guint n = MIN (weight->n, weight->slice_n);
-  ivl_gemm_with (stream, weight, x, m, y, epilogue, ivl_gemm_choose (device, weight->dtype, m, n, weight->k));
+  ivl_gemm_with (stream, weight, x, m, y, epilogue, ivl_gemm_choose (x.span.buffer->device, weight, m));
 }
 
 #define REDUCE_LANES 64
 
 /* The parts in SCRATCH, [parts, m, pitch], into y with the epilogue. */
 static void
-reduce (IvlVkStream *stream, IvlSpan *spans, const guint32 *specs, guint n_specs, const struct IvlPushGemm *whole,
+reduce (IvlVkStream *stream, IvlSpan *spans, const guint32 *specs, const struct IvlPushGemm *whole,
         IvlSpan scratch, guint pitch, guint parts)
 {
   IvlDevice *device = scratch.buffer->device;
@@ -134,11 +178,9 @@ reduce (IvlVkStream *stream, IvlSpan *spans, const guint32 *specs, guint n_specs
   push.k = parts;
   push.x_offset = 0;
   push.x_pitch = pitch;
-  guint32 own[8];
-  memcpy (own, specs, n_specs * sizeof *specs);
-  own[0] = REDUCE_LANES;
+  guint32 own[] = { REDUCE_LANES, specs[1], specs[2], specs[3], specs[4] };
   spans[0] = spans[1] = scratch;
-  ivl_vk_dispatch (stream, IVL_K_GEMM_REDUCE, own, n_specs, spans, &push, sizeof push,
+  ivl_vk_dispatch (stream, IVL_K_GEMM_REDUCE, own, G_N_ELEMENTS (own), spans, &push, sizeof push,
                    ivl_groups_for (device, (guint64) push.m * ((push.n + 1) / 2), REDUCE_LANES));
 }
 
@@ -153,7 +195,7 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
     guint64 texels = MAX (x.span.size, w->slices[s].size) / 16;
     if (shader->variant == IVL_GEMM_TEXEL && texels > device->properties.limits.maxTexelBufferElements)
       shader++; /* the same tile, from storage buffers */
-    guint lanes = shader->lanes ? shader->lanes : MIN (MAX (device->subgroup_size, 8), IVL_PANEL);
+    guint lanes = workgroup_lanes (device, shader);
     guint columns = shader->lanes ? shader->columns : lanes * shader->columns;
     guint n = s + 1 < w->n_slices ? w->slice_n : w->n - s * w->slice_n;
     struct IvlPushGemm push = {
@@ -161,9 +203,13 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
       .x_offset = (guint32) (x.offset / 4), .x_pitch = x.pitch / 4,
       .y_offset = (guint32) y.offset, .y_pitch = y.pitch,
       .n_base = s * w->slice_n,
+      .w_up = weight_up (w),
     };
-    guint32 specs[] = { lanes, epilogue->bias != NULL, epilogue->act, epilogue->scale != NULL, epilogue->add };
+    guint32 specs[] = { lanes, epilogue->bias != NULL, epilogue->act, epilogue->scale != NULL, epilogue->add,
+                        device->coopmat_m, device->coopmat_n, device->coopmat_k };
+    guint n_specs = shader->variant == IVL_GEMM_COOPMAT ? 8 : 5;
     guint32 no_epilogue[G_N_ELEMENTS (specs)] = { lanes };
+    memcpy (no_epilogue + 5, specs + 5, 3 * sizeof *specs);
     IvlSpan unused = { x.span.buffer, x.span.offset, 16 };
     IvlSpan spans[] = { x.span, w->slices[s], epilogue->bias ? *epilogue->bias : unused,
                         epilogue->scale ? *epilogue->scale : unused, y.span };
@@ -178,14 +224,13 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
       part.y_pitch = pitch;
       scratch.size = 4ull * groups.z * m * pitch;
       IvlSpan part_spans[] = { x.span, w->slices[s], unused, unused, scratch };
-      ivl_vk_dispatch (stream, shader->kernels[w->dtype], no_epilogue, G_N_ELEMENTS (no_epilogue), part_spans, &part,
+      ivl_vk_dispatch (stream, shader->kernels[w->dtype], no_epilogue, n_specs, part_spans, &part,
                        sizeof part, groups);
       ivl_vk_note_work (stream, 2.0 * m * n * w->k, (double) w->slices[s].size + 4.0 * m * w->k);
-      reduce (stream, spans, specs, G_N_ELEMENTS (specs), &push, scratch, pitch, groups.z);
+      reduce (stream, spans, specs, &push, scratch, pitch, groups.z);
       ivl_vk_note_work (stream, 0, 4.0 * m * n);
     } else {
-      ivl_vk_dispatch (stream, shader->kernels[w->dtype], specs, G_N_ELEMENTS (specs), spans, &push, sizeof push,
-                       groups);
+      ivl_vk_dispatch (stream, shader->kernels[w->dtype], specs, n_specs, spans, &push, sizeof push, groups);
       ivl_vk_note_work (stream, 2.0 * m * n * w->k, (double) w->slices[s].size + 4.0 * m * (w->k + (double) n));
     }
   }

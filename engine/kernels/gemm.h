@@ -42,6 +42,7 @@ typedef struct {
   guint slice_n; /* columns of every slice but the last; a multiple of IVL_PANEL */
   guint n_slices;
   IvlSpan *slices; /* owned by whoever made it */
+  float largest;   /* bf16: of all magnitudes; 0: not known, and no cooperative matrices */
 } IvlWeight;
 
 /* Of IVL_PANEL columns. */
@@ -66,6 +67,7 @@ typedef enum {
   IVL_GEMM_TEXEL,   /* registers only, inputs through texel buffers: software drivers. The same order of */
   IVL_GEMM_BUFFER,  /* sums as this one, through storage buffers, whatever the tile: equal to the last bit */
   IVL_GEMM_GPU,     /* tiles in shared memory; for few rows a lane a column; long sums may be split */
+  IVL_GEMM_COOPMAT, /* as that, by cooperative matrices of f16 with sums of f32 */
   IVL_N_GEMM_VARIANTS
 } IvlGemmVariant;
 extern const char *const ivl_gemm_variant_names[IVL_N_GEMM_VARIANTS];
@@ -74,23 +76,26 @@ extern const char *const ivl_gemm_variant_names[IVL_N_GEMM_VARIANTS];
 typedef struct {
   IvlGemmVariant variant;
   guint rows, columns;   /* of a workgroup; where lanes is 0, of a lane */
-  guint lanes;           /* of a workgroup; 0: one subgroup, each lane with its own columns */
+  guint lanes;           /* of a workgroup; 0: one subgroup, each lane with its own columns; coopmat: four subgroups */
   guint shared_bytes;
-  IvlKernelId kernels[IVL_N_DTYPES];
+  IvlKernelId kernels[IVL_N_DTYPES]; /* IVL_N_KERNELS: none */
 } IvlGemmShader;
 extern const IvlGemmShader ivl_gemm_shaders[];
 extern const guint ivl_n_gemm_shaders;
 
-/* What DEVICE lacks for SHADER, or NULL. */
-const char *ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader);
+/* What DEVICE or WEIGHT (its type and largest) lacks for SHADER, or NULL. */
+const char *ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader, const IvlWeight *weight);
 
 typedef struct {
   guint shader; /* index */
-  guint parts;  /* along K, summed by a second dispatch; 1 unless the variant is IVL_GEMM_GPU */
+  guint parts;  /* along K, summed by a second dispatch; 1 with the first two variants */
 } IvlGemmChoice;
 
-/* What ivl_gemm takes: by the kind of device, or what INTERNVL_GEMM names (texel, buffer, gpu). */
-IvlGemmChoice ivl_gemm_choose (IvlDevice *device, IvlDtype dtype, guint m, guint n, guint k);
+/* What ivl_gemm takes: what INTERNVL_GEMM names (texel, buffer, gpu, coopmat), what was found by timing (gemm-tune.h), or
+ * by the kind of device. */
+IvlGemmChoice ivl_gemm_choose (IvlDevice *device, const IvlWeight *weight, guint m);
+/* SHADER with as many parts as suit it. */
+IvlGemmChoice ivl_gemm_parts (const IvlWeight *weight, guint shader, guint m);
 /* For checks and timing. Falls back to storage buffers where texels are too few. */
 void ivl_gemm_with (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
                     const IvlGemmEpilogue *epilogue, IvlGemmChoice choice);

@@ -51,6 +51,7 @@ typedef struct {
   guint8 *out;
   GError *error;
   struct Batch *batch;
+  guint16 largest; /* magnitude of bf16 */
 } Job;
 
 typedef struct Batch {
@@ -103,6 +104,9 @@ pack_one_row (Job *job, guint row, guint8 *scratch)
       else
         ((guint16 *) scratch)[i] = job->dtype == IVL_DTYPE_F16 ? ivl_to_f16 (values[i]) : to_bf16 (values[i]);
   }
+  if (job->dtype == IVL_DTYPE_BF16)
+    for (guint i = 0; i < cols; i++)
+      job->largest = MAX (job->largest, ((guint16 *) scratch)[i] & 0x7fff);
   guint local = row - job->first_row;
   guint8 *out = job->out + (gsize) (local / IVL_PANEL) * IVL_PANEL * row_bytes + (gsize) (local % IVL_PANEL) * 16;
   for (guint at = 0; at < row_bytes; at += 16, out += IVL_PANEL * 16)
@@ -143,7 +147,7 @@ pack_rows (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype, guint
   for (guint i = 0; i < n_jobs; i++) {
     guint from = i * step * IVL_PANEL;
     jobs[i] = (Job){ source, dtype, first + from, MIN (rows - from, step * IVL_PANEL), k_pad,
-                     out + (gsize) i * step * panel_bytes, NULL, &batch };
+                     out + (gsize) i * step * panel_bytes, NULL, &batch, 0 };
     g_thread_pool_push (self->workers, &jobs[i], NULL);
   }
   g_mutex_lock (&batch.lock);
@@ -154,6 +158,7 @@ pack_rows (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype, guint
   g_cond_clear (&batch.done);
   gboolean ok = TRUE;
   for (guint i = 0; i < n_jobs; i++) {
+    self->largest = MAX (self->largest, jobs[i].largest);
     if (!jobs[i].error)
       continue;
     if (ok)
@@ -214,6 +219,7 @@ ivl_pack_matrix (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype,
 {
   gsize panel_bytes = ivl_weight_panel_bytes (dtype, source->cols);
   ivl_pack_lay_out (self, source, dtype, weight);
+  self->largest = 0;
   for (guint s = 0; s < weight->n_slices; s++) {
     guint first = s * weight->slice_n, rows = MIN (weight->slice_n, source->rows - first);
     IvlSpan *span = &weight->slices[s];
@@ -243,6 +249,8 @@ ivl_pack_matrix (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype,
         self->packed (staging, bytes, self->packed_data);
     }
   }
+  guint32 bits = (guint32) self->largest << 16;
+  memcpy (&weight->largest, &bits, sizeof bits);
   return TRUE;
 }
 

@@ -15,6 +15,7 @@ typedef struct {
   IvlVkArena arena;
   GPtrArray *slices;  /* of IvlSpan arrays */
   GThreadPool *workers;
+  guint16 largest;    /* magnitude of bf16 in the matrix under way */
   GCancellable *cancellable; /* borrowed, may be NULL */
   IvlPackedFunc packed;      /* may be NULL */
   gpointer packed_data;

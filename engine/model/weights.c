@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "kernels/gemm-tune.h"
+
 /* Arena blocks: big enough to be few, small enough that the last one's rest is no waste to speak of. */
 #define BLOCK_BYTES (128ull << 20)
 #define SMALL_BLOCK_BYTES (4ull << 20)
@@ -195,6 +197,10 @@ ivl_weights_load (IvlModelWeights *weights, IvlDevice *device, const IvlCheckpoi
     ivl_weight_cache_commit (weights->cache);
     weights->bytes += ivl_weight_cache_mapped_bytes (weights->cache);
   }
+  /* Once a type; these three have all types that a model can mix. */
+  ivl_gemm_tune (device, weights->packer.stream, &weights->decoder.layers[0].gate_up);
+  ivl_gemm_tune (device, weights->packer.stream, &weights->vit.layers[0].fc1);
+  ivl_gemm_tune (device, weights->packer.stream, &weights->decoder.head);
   return TRUE;
 }
 

@@ -341,6 +341,41 @@ query_properties (IvlDevice *self)
                      && self->properties.limits.timestampPeriod > 0;
 }
 
+#ifdef VK_KHR_cooperative_matrix
+/* The largest product of those that divide the shader's tiles and fit its staging. */
+static void
+query_coopmat (IvlDevice *self)
+{
+  PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR query
+    = (PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR) vkGetInstanceProcAddr (
+      self->instance, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
+  guint32 n = 0;
+  if (!query || query (self->physical, &n, NULL) < 0 || n == 0)
+    return;
+  g_autofree VkCooperativeMatrixPropertiesKHR *all = g_new0 (VkCooperativeMatrixPropertiesKHR, n);
+  for (guint32 i = 0; i < n; i++)
+    all[i].sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR;
+  if (query (self->physical, &n, all) < 0)
+    return;
+  guint64 best = 0;
+  for (guint32 i = 0; i < n; i++) {
+    const VkCooperativeMatrixPropertiesKHR *c = &all[i];
+    if (c->scope != VK_SCOPE_SUBGROUP_KHR || c->AType != VK_COMPONENT_TYPE_FLOAT16_KHR
+        || c->BType != VK_COMPONENT_TYPE_FLOAT16_KHR || c->CType != VK_COMPONENT_TYPE_FLOAT32_KHR
+        || c->ResultType != VK_COMPONENT_TYPE_FLOAT32_KHR || c->saturatingAccumulation)
+      continue;
+    guint64 size = (guint64) c->MSize * c->NSize * c->KSize;
+    if (c->MSize < 4 || 32 % c->MSize || c->NSize < 4 || 32 % c->NSize || c->KSize < 4 || 32 % c->KSize
+        || c->MSize * c->NSize > 256 || size <= best)
+      continue;
+    best = size;
+    self->coopmat_m = c->MSize;
+    self->coopmat_n = c->NSize;
+    self->coopmat_k = c->KSize;
+  }
+}
+#endif
+
 static gboolean
 create_device (IvlDevice *self, GError **error)
 {
@@ -350,16 +385,36 @@ create_device (IvlDevice *self, GError **error)
   vkEnumerateDeviceExtensionProperties (self->physical, NULL, &n, extensions);
   self->host_import = has_extension (extensions, n, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
 
-  const char *enabled[2];
+  const char *enabled[3];
   guint32 n_enabled = 0;
   if (self->host_import)
     enabled[n_enabled++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
 
   VkPhysicalDeviceVulkan12Features v12 = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES };
+#ifdef VK_KHR_cooperative_matrix
+  VkPhysicalDeviceCooperativeMatrixFeaturesKHR coopmat = {
+    .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR
+  };
+  bool has_coopmat = has_extension (extensions, n, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME);
+  if (has_coopmat)
+    v12.pNext = &coopmat;
+#endif
   VkPhysicalDeviceFeatures2 have = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &v12 };
   vkGetPhysicalDeviceFeatures2 (self->physical, &have);
   VkPhysicalDeviceVulkan12Features want = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
                                             .hostQueryReset = v12.hostQueryReset };
+#ifdef VK_KHR_cooperative_matrix
+  if (has_coopmat && coopmat.cooperativeMatrix && v12.shaderFloat16 && v12.vulkanMemoryModel)
+    query_coopmat (self);
+  if (self->coopmat_m) {
+    enabled[n_enabled++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
+    want.shaderFloat16 = want.vulkanMemoryModel = VK_TRUE;
+    coopmat = (VkPhysicalDeviceCooperativeMatrixFeaturesKHR){
+      .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, .cooperativeMatrix = VK_TRUE
+    };
+    want.pNext = &coopmat;
+  }
+#endif
   float priority = 0.5f;
   VkDeviceQueueCreateInfo queue = { .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
                                     .queueFamilyIndex = self->queue_family,

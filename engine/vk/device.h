@@ -33,6 +33,9 @@ struct IvlDevice {
   VkDeviceSize host_import_alignment;
   bool memory_budget;    /* VK_EXT_memory_budget */
   bool timestamps;
+  /* Cooperative matrices of f16 with sums of f32, m x k times k x n, that suit shaders/gemm; 0: none, or not enabled. */
+  guint32 coopmat_m, coopmat_n, coopmat_k;
+  gpointer gemm_choices; /* atomic; of kernels/gemm-tune.c, borrowed */
 
   PFN_vkSetDebugUtilsObjectNameEXT set_name; /* NULL: the instance doesn't know names */
 

@@ -30,6 +30,7 @@ struct IvlPushGemm {
   uint x_offset, x_pitch; /* in vec4 */
   uint y_offset, y_pitch;
   uint n_base;           /* of this slice of the weights, into bias, scale and y */
+  float w_up;            /* cooperative matrices: a power of two that brings the weights into the range of f16 */
 };
 
 /* Pitches, cols and offsets in vec4. */

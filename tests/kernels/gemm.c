@@ -1,6 +1,7 @@
 #include "check.h"
 #include "ref.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "model/quantise.h"
@@ -113,6 +114,9 @@ run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
   a->stream = c->stream;
   a->m = s->m;
   a->weight = (IvlWeight){ .dtype = dtype, .n = s->n, .k = s->k, .k_pad = k_pad, .slices = a->slices };
+  if (dtype == IVL_DTYPE_BF16)
+    for (gsize i = 0; i < (gsize) s->n * s->k; i++)
+      a->weight.largest = MAX (a->weight.largest, (float) fabs (ref_weight (dtype, w[i])));
   a->weight.slice_n = s->slice_n ? s->slice_n : (s->n + IVL_PANEL - 1) / IVL_PANEL * IVL_PANEL;
   a->weight.n_slices = (s->n + a->weight.slice_n - 1) / a->weight.slice_n;
   for (guint i = 0; i < a->weight.n_slices; i++) {
@@ -134,8 +138,18 @@ run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
   for (guint r = 0; r < s->m; r++)
     for (guint j = 0; j < columns; j++)
       before[r * columns + j] = y[y_offset + r * y_pitch + j];
+  /* Cooperative matrices: x is two f16 of 11 bits, the second 2^-10 of the first, or where 2^-3 x is below 2^-14, one;
+   * bf16 has its bits kept down to the least f16 of the scaled weights, q8 and q4 are rounded to 11 bits. */
+  RefRounding rounding = { 0 };
+  if (ivl_gemm_shaders[a->choice.shader].variant == IVL_GEMM_COOPMAT) {
+    rounding.relative = ldexp (1, -21) + (ivl_dtype_is_quantised (dtype) ? ldexp (1, -11) : 0);
+    rounding.x_floor = ldexp (1, -14 - 11 + 3);
+    rounding.w_floor = dtype == IVL_DTYPE_BF16 ? ldexp (1, -25 - 14 + ilogbf (a->weight.largest))
+                       : dtype == IVL_DTYPE_F16 ? 0
+                                                : ldexp (1, -24);
+  }
   ref_gemm (ivl_dtype_is_quantised (dtype) ? IVL_DTYPE_F32 : dtype, w, s->n, s->k, x, x_pitch, s->m, e->bias ? bias : NULL, e->scale ? scale : NULL, e->act,
-            e->add ? before : NULL, want, allowed);
+            e->add ? before : NULL, &rounding, want, allowed);
   check_rows (c, "y", a->y, y, s->m, columns, want, allowed);
 }
 
@@ -153,9 +167,11 @@ check_gemm (Check *c)
   for (guint d = 0; d < G_N_ELEMENTS (dtypes); d++)
     for (guint t = 0; t < ivl_n_gemm_shaders; t++) {
       const IvlGemmShader *shader = &ivl_gemm_shaders[t];
-      const char *lacks = ivl_gemm_lacks (c->device, shader);
+      const char *lacks = ivl_gemm_lacks (c->device, shader, &(IvlWeight){ .dtype = d, .largest = 1 });
+      if (shader->kernels[d] == IVL_N_KERNELS)
+        continue;
       /* Sums in one part and, where that can be, in three: an odd share of K, and one that is empty where K is small. */
-      for (guint parts = 1; parts <= (shader->variant == IVL_GEMM_GPU ? 3 : 1); parts += 2) {
+      for (guint parts = 1; parts <= (shader->variant >= IVL_GEMM_GPU ? 3 : 1); parts += 2) {
         g_autofree char *kernel = g_strconcat (ivl_kernels[shader->kernels[d]].name, parts > 1 ? "_split" : "", NULL);
         if (lacks) {
           check_skip (c, kernel, "*", lacks);
@@ -163,7 +179,7 @@ check_gemm (Check *c)
         }
         for (guint e = 0; e < G_N_ELEMENTS (epilogues); e++) {
           /* Every epilogue with every type, and nearly every tile. */
-          if (c->quick && (e + d + t + parts / 2) % (shader->variant == IVL_GEMM_GPU ? 5 : 3))
+          if (c->quick && (e + d + t + parts / 2) % (shader->variant >= IVL_GEMM_GPU ? 5 : 3))
             continue;
           for (guint s = 0; s < G_N_ELEMENTS (sizes) + G_N_ELEMENTS (timed); s++) {
             gboolean is_timed = s >= G_N_ELEMENTS (sizes);

@@ -14,9 +14,15 @@ double ref_weight (IvlDtype dtype, guint32 bits); /* the value of stored bits */
 guint8 *ref_pack (IvlDtype dtype, const guint32 *bits, guint first, guint n, guint k);
 double ref_gelu (double v);
 double ref_silu (double v);
-/* Y [m, n or n / 2], and the error that f32 in any order may have. BEFORE: what y held, when it is added to. */
+/* What a variant loses of its inputs: of a product relative to it, and of x and w absolutely. */
+typedef struct {
+  double relative, x_floor, w_floor;
+} RefRounding;
+/* Y [m, n or n / 2], and the error that f32 in any order may have besides ROUNDING. BEFORE: what y held, when it is added
+ * to. */
 void ref_gemm (IvlDtype dtype, const guint32 *w, guint n, guint k, const float *x, guint x_pitch, guint m,
-               const float *bias, const float *scale, IvlAct act, const double *before, double *y, double *allowed);
+               const float *bias, const float *scale, IvlAct act, const double *before, const RefRounding *rounding,
+               double *y, double *allowed);
 
 /* ---- norm ---- */
 void ref_norm (gboolean rms, double eps, const float *x, guint cols, const float *weight, const float *bias, double *y,

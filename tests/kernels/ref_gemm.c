@@ -46,7 +46,8 @@ ref_silu (double v)
 
 void
 ref_gemm (IvlDtype dtype, const guint32 *w, guint n, guint k, const float *x, guint x_pitch, guint m,
-          const float *bias, const float *scale, IvlAct act, const double *before, double *y, double *allowed)
+          const float *bias, const float *scale, IvlAct act, const double *before, const RefRounding *rounding,
+          double *y, double *allowed)
 {
   g_autofree double *value = g_new (double, n), *error = g_new (double, n);
   g_autofree double *weights = g_new (double, (gsize) n * k);
@@ -55,11 +56,13 @@ ref_gemm (IvlDtype dtype, const guint32 *w, guint n, guint k, const float *x, gu
   guint columns = act == IVL_ACT_SWIGLU ? n / 2 : n;
   for (guint r = 0; r < m; r++) {
     for (guint i = 0; i < n; i++) {
-      double sum = 0, size = 0;
+      double sum = 0, size = 0, x_size = 0, w_size = 0;
       for (guint j = 0; j < k; j++) {
         double product = weights[(gsize) i * k + j] * x[(gsize) r * x_pitch + j];
         sum += product;
         size += fabs (product);
+        x_size += fabs ((double) x[(gsize) r * x_pitch + j]);
+        w_size += fabs (weights[(gsize) i * k + j]);
       }
       if (bias) {
         sum += bias[i];
@@ -68,6 +71,7 @@ ref_gemm (IvlDtype dtype, const guint32 *w, guint n, guint k, const float *x, gu
       /* k products and k sums, each rounded, in whatever order: at most (k + 3) * 2^-24 of the sizes' sum; and what
        * may be lost where a subnormal is taken for zero. */
       double e = (k + 3) * CHECK_EPSILON * size + (k + 3) * 1.2e-38;
+      e += rounding->relative * size + rounding->x_floor * w_size + rounding->w_floor * x_size;
       if (act == IVL_ACT_GELU) {
         /* |GELU'| < 1.13; the polynomial for erf is good to 1.5e-7, and exp () to 3 + 2 |x| units where it matters. */
         e = 1.13 * e + fabs (sum) * 5e-7;
