@@ -10,7 +10,7 @@ build=$root/build-tsan
 prepare_build -Dwerror=true -Db_sanitize=thread -Db_lundef=false
 prepare_environment
 
-what=(engine reuse lost constrained element questions pipeline pipeline-real)
+what=(engine fair reuse lost constrained element questions sampling settings pipeline pipeline-real)
 [ $# -gt 0 ] && what=("$@")
 
 gcc -shared -fPIC -O1 -fsanitize=thread -o "$build/glib-locks.so" "$root/tests/tsan/glib-locks.c" $(pkg-config --cflags glib-2.0)

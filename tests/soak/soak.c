@@ -137,7 +137,8 @@ main (int argc, char **argv)
       stream->restarts++;
       stream_start (stream, argv[3]);
     } else {
-      g_object_set (stream->internvl, "prompt", prompts[g_random_int_range (0, G_N_ELEMENTS (prompts))], NULL);
+      g_object_set (stream->internvl, "prompt", prompts[g_random_int_range (0, G_N_ELEMENTS (prompts))], "priority",
+                    g_random_int_range (-2, 3), "sampling", g_random_int_range (0, 3), NULL);
     }
   }
   guint64 rss_end = rss_bytes (), dropped = 0;
