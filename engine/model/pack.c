@@ -5,7 +5,7 @@
 
 #include "model/quantise.h"
 
-#define STAGING_BYTES (64u << 20) /* packed at a time on devices whose memory the host can't write */
+#define STAGING_BYTES (32u << 20) /* packed at a time */
 
 static void pack_panels (gpointer data, gpointer user_data);
 
@@ -227,16 +227,21 @@ ivl_pack_matrix (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype,
       return ivl_fail (error, IVL_ERROR_CANCELLED, "Loading was cancelled");
     if (!ivl_vk_arena_alloc (&self->arena, ivl_weight_slice_bytes (dtype, rows, source->cols), span, error))
       return FALSE;
+    guint step = (guint) MAX (STAGING_BYTES / panel_bytes, 1) * IVL_PANEL;
     if (span->buffer->map) {
-      if (!pack_rows (self, source, dtype, first, rows, (guint8 *) span->buffer->map + span->offset, error))
-        return FALSE;
+      for (guint r = 0; r < rows; r += step) {
+        guint n = MIN (step, rows - r);
+        guint8 *out = (guint8 *) span->buffer->map + span->offset + (gsize) (r / IVL_PANEL) * panel_bytes;
+        if (!pack_rows (self, source, dtype, first + r, n, out, error))
+          return FALSE;
+        if (self->packed)
+          self->packed (out, (n + IVL_PANEL - 1) / IVL_PANEL * panel_bytes, self->packed_data);
+        if (self->read)
+          self->read (self->read_data);
+      }
       ivl_vk_buffer_flush (span->buffer);
-      if (self->packed)
-        self->packed ((const guint8 *) span->buffer->map + span->offset,
-                      ivl_weight_slice_bytes (dtype, rows, source->cols), self->packed_data);
       continue;
     }
-    guint step = (guint) MAX (STAGING_BYTES / panel_bytes, 1) * IVL_PANEL;
     g_autofree guint8 *staging = g_malloc (MIN (step, rows + IVL_PANEL) / IVL_PANEL * panel_bytes + panel_bytes);
     for (guint r = 0; r < rows; r += step) {
       guint n = MIN (step, rows - r);
@@ -247,6 +252,8 @@ ivl_pack_matrix (IvlPacker *self, const IvlMatrixSource *source, IvlDtype dtype,
         return FALSE;
       if (self->packed)
         self->packed (staging, bytes, self->packed_data);
+      if (self->read)
+        self->read (self->read_data);
     }
   }
   guint32 bits = (guint32) self->largest << 16;

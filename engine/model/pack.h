@@ -19,6 +19,8 @@ typedef struct {
   GCancellable *cancellable; /* borrowed, may be NULL */
   IvlPackedFunc packed;      /* may be NULL */
   gpointer packed_data;
+  void (*read) (gpointer user_data); /* what was read of the source isn't needed any more; may be NULL */
+  gpointer read_data;
 } IvlPacker;
 
 /* BLOCK_BYTES: size of the arena's blocks. */

@@ -45,11 +45,14 @@ matrix (Loader *l, IvlMatrixId id, guint layer, IvlWeight *weight)
     return ivl_weight_cache_take (cache, i, weight, l->error);
   if (cache)
     ivl_weight_cache_begin (cache, i);
-  if (!ivl_pack_matrix (&l->weights->packer, m->source, m->dtype, weight, l->error))
-    return FALSE;
-  /* Else all that was read of the files would count as memory of this process beside the weights made of it. */
-  ivl_checkpoint_release_pages (l->checkpoint);
-  return TRUE;
+  return ivl_pack_matrix (&l->weights->packer, m->source, m->dtype, weight, l->error);
+}
+
+/* Else all that was read of the files would count as memory of this process beside the weights made of it. */
+static void
+on_read (gpointer data)
+{
+  ivl_checkpoint_release_pages (((Loader *) data)->checkpoint);
 }
 
 static void
@@ -180,6 +183,8 @@ ivl_weights_load (IvlModelWeights *weights, IvlDevice *device, const IvlCheckpoi
     return FALSE;
   Loader loader = { .weights = weights, .checkpoint = checkpoint, .dtype = dtype, .error = error };
   list_matrices (&loader, config);
+  weights->packer.read = on_read;
+  weights->packer.read_data = &loader;
   weights->cache = ivl_weight_cache_open (&weights->packer, checkpoint,
                                           (const IvlCachedMatrix *) loader.matrices->data, loader.matrices->len);
   /* Of what is mapped nothing goes into the arena but vectors. */
@@ -188,6 +193,7 @@ ivl_weights_load (IvlModelWeights *weights, IvlDevice *device, const IvlCheckpoi
   gboolean ok = load_vit (&loader, config) && load_decoder (&loader, config, positions)
                 && ivl_checkpoint_check_unchanged (checkpoint, error);
   g_array_unref (loader.matrices);
+  weights->packer.read = NULL;
   if (!ok) {
     ivl_weights_deinit (weights);
     return FALSE;
