@@ -1,325 +1,283 @@
-/* internvl-bench: load, tile encode, prefill, decode of a model, in numbers. */
-#include <internvl/internvl.h>
-#include <json-glib/json-glib.h>
+/* internvl-bench: load, tile encode, prefill, decode of a model, in numbers. See bench.h. */
+#include "tools/bench.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 
-#include "model/weights.h"
 #include "tools/synthetic.h"
 
-typedef struct {
-  IvlDevice *device;
-  IvlConfig *config;
-  IvlCheckpoint *checkpoint;
-  IvlModelWeights weights;
-  IvlVkStream *stream;
-  JsonObject *out;
-  guint repeats;
-  gboolean profile;
-} Bench;
+static const char *const dtype_names[] = { "f32", "f16", "bf16", "q8", "q4" };
 
-static double
-now (void)
+#define QUICK "peak,start-warm,tiles-1,prefill-256,decode-0x1"
+#define ALL                                                                                                            \
+  "peak,start-cold,start-warm,tiles-1,tiles-4,tiles-12,prefill-256,prefill-1024,prefill-4096,"                         \
+  "decode-0x1,decode-0x4,decode-0x16,decode-1024x1,decode-1024x4,decode-1024x16,decode-4096x1,decode-4096x4,"          \
+  "decode-4096x16"
+
+/* ---- time and results ---- */
+
+BenchTime
+bench_now (void)
 {
-  return (double) g_get_monotonic_time () / 1e6;
-}
-
-static void
-put (Bench *b, const char *key, double value, const char *unit)
-{
-  printf ("%-32s %10.2f %s\n", key, value, unit);
-  fflush (stdout);
-  json_object_set_double_member (b->out, key, value);
-}
-
-static gint
-by_time (gconstpointer a, gconstpointer b)
-{
-  const IvlVkProfile *x = a, *y = b;
-  return x->ns < y->ns ? 1 : x->ns > y->ns ? -1 : 0;
-}
-
-static void
-show_profile (Bench *b, const char *what)
-{
-  GList *list = g_list_sort (g_hash_table_get_values (ivl_vk_stream_get_profile (b->stream)), by_time);
-  double total = 0;
-  for (GList *l = list; l; l = l->next)
-    total += (double) ((IvlVkProfile *) l->data)->ns;
-  if (total > 0)
-    printf ("  %s, by kernel:                  ms   calls   GFLOP/s    GB/s   share\n", what);
-  for (GList *l = list; l && total > 0; l = l->next) {
-    IvlVkProfile *p = l->data;
-    printf ("    %-28s %8.1f %7" G_GUINT64_FORMAT " %9.1f %7.1f %6.1f%%\n", p->name, (double) p->ns / 1e6, p->calls,
-            p->flops / (double) MAX (p->ns, 1), p->bytes / (double) MAX (p->ns, 1), 100. * (double) p->ns / total);
-  }
-  g_list_free (list);
-}
-
-static guint
-hash_floats (const float *data, gsize n)
-{
-  guint h = 2166136261u;
-  for (gsize i = 0; i < n * 4; i++)
-    h = (h ^ ((const guint8 *) data)[i]) * 16777619u;
-  return h;
-}
-
-/* ---- stages ---- */
-
-static gboolean
-bench_tiles (Bench *b, guint tiles, GError **error)
-{
-  const IvlConfig *config = b->config;
-  guint batch = MIN (tiles, ivl_vit_max_tiles (config, b->device));
-  IvlVitRun run = { 0 };
-  if (!ivl_vit_run_init (&run, &b->weights.vit, b->device, batch, error))
-    return FALSE;
-  g_autoptr (IvlVkBuffer) out = ivl_vk_buffer_new (b->device, IVL_VK_DEVICE,
-                                                   4ull * batch * config->tile_tokens * config->text.hidden, error);
-  gsize n = run.patches.size / 4;
-  g_autofree float *patches = g_new0 (float, n);
-  guint64 seed = ivl_synthetic_seed ("patches");
-  guint k = 3 * config->vision.patch_size * config->vision.patch_size, pitch = (k + 7) / 8 * 8;
-  for (gsize i = 0; i < n; i++)
-    patches[i] = i % pitch < k ? (float) (ivl_synthetic_random (seed, i) >> 40) / (1 << 22) - 2.f : 0.f;
-  gboolean ok = out && ivl_vk_write (b->stream, run.patches, patches, n * 4, error);
-  double best = INFINITY;
-  for (guint r = 0; ok && r < b->repeats + 1; r++) {
-    if (r == 1)
-      ivl_vk_stream_set_profiling (b->stream, b->profile);
-    double start = now ();
-    for (guint done = 0; ok && done < tiles; done += batch)
-      for (guint step = 0; ok && step < ivl_vit_n_steps (&b->weights.vit); step++) {
-        ok = ivl_vk_begin (b->stream, error);
-        if (ok) {
-          ivl_vit_record_step (&run, b->stream, step, MIN (batch, tiles - done), (IvlSpan){ out, 0, out->size });
-          ok = ivl_vk_run (b->stream, error);
-        }
-      }
-    if (r > 0)
-      best = MIN (best, now () - start);
-  }
-  if (ok) {
-    g_autofree char *key = g_strdup_printf ("encode_%u_tiles_ms_per_tile", tiles);
-    put (b, key, best / tiles * 1e3, "ms a tile");
-    show_profile (b, "vision encoder");
-  }
-  ivl_vk_stream_set_profiling (b->stream, FALSE);
-  ivl_vit_run_deinit (&run);
-  return ok;
-}
-
-typedef struct {
-  IvlDecoderRun run;
-  IvlKvCache cache;
-} Text;
-
-static gboolean
-text_init (Text *t, Bench *b, guint rows, guint sequences, guint context, GError **error)
-{
-  guint pages = sequences * (context / IVL_KV_PAGE + 2);
-  memset (t, 0, sizeof *t);
-  if (!ivl_decoder_run_init (&t->run, &b->weights.decoder, b->device, rows, sequences, context + IVL_KV_PAGE, error))
-    return FALSE;
-  if (ivl_kv_cache_init (&t->cache, &b->weights.decoder, b->device, pages, pages, error))
-    return TRUE;
-  ivl_decoder_run_deinit (&t->run);
-  return FALSE;
-}
-
-static void
-text_deinit (Text *t)
-{
-  ivl_kv_cache_deinit (&t->cache);
-  ivl_decoder_run_deinit (&t->run);
-}
-
-/* N tokens to each of M sequences, in one forward. */
-static gboolean
-run_text (Bench *b, Text *t, IvlSequence *sequences, guint m, guint n, GError **error)
-{
-  g_autofree IvlDecoderJob *jobs = g_new0 (IvlDecoderJob, m);
-  g_autofree guint32 *tokens = g_new (guint32, n);
-  guint64 seed = ivl_synthetic_seed ("prompt");
-  for (guint i = 0; i < n; i++)
-    tokens[i] = (guint32) (ivl_synthetic_random (seed, sequences[0].length + i) % (b->config->text.vocab - 32));
-  for (guint i = 0; i < m; i++) {
-    if (!ivl_sequence_reserve (&sequences[i], &t->cache, b->stream, n, error))
-      return FALSE;
-    jobs[i] = (IvlDecoderJob){ &sequences[i], tokens, n, NULL, TRUE };
-  }
-  return ivl_vk_begin (b->stream, error)
-         && ivl_decoder_record (&t->run, &t->cache, b->stream, jobs, m, NULL, NULL, error) && ivl_vk_run (b->stream, error);
-}
-
-static gboolean
-bench_prefill (Bench *b, guint tokens, GError **error)
-{
-  Text t;
-  guint chunk = MIN (tokens, b->device->software ? 256 : 512);
-  if (!text_init (&t, b, chunk, 1, tokens, error))
-    return FALSE;
-  IvlSequence sequence;
-  ivl_sequence_init (&sequence);
-  double best = INFINITY;
-  gboolean ok = TRUE;
-  for (guint r = 0; ok && r < b->repeats + 1; r++) {
-    if (r == 1)
-      ivl_vk_stream_set_profiling (b->stream, b->profile);
-    ivl_sequence_truncate (&sequence, &t.cache, 0);
-    double start = now ();
-    for (guint done = 0; ok && done < tokens; done += chunk)
-      ok = run_text (b, &t, &sequence, 1, MIN (chunk, tokens - done), error);
-    if (r > 0)
-      best = MIN (best, now () - start);
-  }
-  if (ok) {
-    g_autofree char *key = g_strdup_printf ("prefill_%u_tokens_per_s", tokens);
-    put (b, key, tokens / best, "tokens/s");
-    show_profile (b, "prefill");
-    g_autofree float *logits = g_new (float, b->config->text.vocab);
-    ok = ivl_vk_read (b->stream, t.run.logits, logits, b->config->text.vocab * sizeof (float), error);
-    g_autofree char *hash_key = g_strdup_printf ("prefill_%u_logits_hash", tokens);
-    g_autofree char *hash = g_strdup_printf ("%08x", hash_floats (logits, b->config->text.vocab));
-    json_object_set_string_member (b->out, hash_key, hash);
-    printf ("%-32s %10s\n", hash_key, hash);
-  }
-  ivl_vk_stream_set_profiling (b->stream, FALSE);
-  ivl_sequence_deinit (&sequence, &t.cache);
-  text_deinit (&t);
-  return ok;
-}
-
-static gboolean
-bench_decode (Bench *b, guint context, guint batch, GError **error)
-{
-  const guint steps = 16;
-  Text t;
-  guint chunk = b->device->software ? 256 : 512;
-  if (!text_init (&t, b, MAX (chunk, batch), batch, context + steps + 1, error))
-    return FALSE;
-  g_autofree IvlSequence *sequences = g_new (IvlSequence, batch);
-  gboolean ok = TRUE;
-  for (guint i = 0; i < batch; i++)
-    ivl_sequence_init (&sequences[i]);
-  /* The values in the cache don't matter for time, so only the length is set. */
-  for (guint i = 0; ok && i < batch; i++) {
-    ok = ivl_sequence_reserve (&sequences[i], &t.cache, b->stream, context + steps + 1, error);
-    sequences[i].length = context;
-  }
-  ok = ok && run_text (b, &t, sequences, batch, 1, error);
-  ivl_vk_stream_set_profiling (b->stream, b->profile);
-  double start = now ();
-  for (guint s = 0; ok && s < steps; s++)
-    ok = run_text (b, &t, sequences, batch, 1, error);
-  double seconds = now () - start;
-  if (ok) {
-    g_autofree char *key = g_strdup_printf ("decode_context_%u_batch_%u_tokens_per_s", context, batch);
-    put (b, key, steps * batch / seconds, "tokens/s");
-    show_profile (b, "decode");
-  }
-  ivl_vk_stream_set_profiling (b->stream, FALSE);
-  for (guint i = 0; i < batch; i++)
-    ivl_sequence_deinit (&sequences[i], &t.cache);
-  text_deinit (&t);
-  return ok;
-}
-
-static gboolean
-load (Bench *b, const char *path, const char *synthetic, const char *weights, GError **error)
-{
-  int dtype = -1;
-  if (weights && strcmp (weights, "auto") != 0) {
-    static const char *const names[] = { "f32", "f16", "bf16", "q8", "q4" };
-    for (guint i = 0; i < G_N_ELEMENTS (names); i++)
-      if (strcmp (weights, names[i]) == 0)
-        dtype = (int) i;
-    if (dtype < 0)
-      return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "--weights is %s; there are auto, f32, f16, bf16, q8, q4", weights);
-  }
-  b->config = path ? ivl_config_load (path, error) : ivl_synthetic_config (synthetic, error);
-  if (!b->config)
-    return FALSE;
-  g_autofree char *description = ivl_config_describe (b->config);
-  printf ("model: %s on %s\n", description, ivl_device_get_name (b->device));
-  b->checkpoint = path ? ivl_checkpoint_open (path, b->config, error) : ivl_synthetic_checkpoint (b->config, error);
-  if (!b->checkpoint)
-    return FALSE;
-  double start = now ();
-  if (!ivl_weights_load (&b->weights, b->device, b->checkpoint, b->config, dtype, 8192, NULL, error)
-      || !(b->stream = ivl_vk_stream_new (b->device, error)))
-    return FALSE;
-  put (b, "load_s", now () - start, "s to the device");
-  put (b, "weights_mb", (double) b->weights.bytes / 1e6, "MB");
-  g_clear_pointer (&b->checkpoint, ivl_checkpoint_free);
-  return TRUE;
-}
-
-static gboolean
-run (Bench *b, gboolean quick, GError **error)
-{
-  static const guint tiles[] = { 1, 4 }, prompts[] = { 256, 1024, 4096 }, contexts[] = { 0, 1024, 4096 };
-  static const guint batches[] = { 1, 4, 16 };
-  for (guint i = 0; i < (quick ? 1 : G_N_ELEMENTS (tiles)); i++)
-    if (!bench_tiles (b, tiles[i], error))
-      return FALSE;
-  for (guint i = 0; i < (quick ? 1 : G_N_ELEMENTS (prompts)); i++)
-    if (!bench_prefill (b, prompts[i], error))
-      return FALSE;
-  for (guint i = 0; i < (quick ? 1 : G_N_ELEMENTS (contexts)); i++)
-    for (guint j = 0; j < (quick || i > 1 ? 1 : G_N_ELEMENTS (batches)); j++)
-      if (!bench_decode (b, contexts[i], batches[j], error))
-        return FALSE;
   struct rusage usage;
   getrusage (RUSAGE_SELF, &usage);
-  put (b, "peak_host_mb", (double) usage.ru_maxrss / 1e3, "MB");
+  return (BenchTime){ (double) g_get_monotonic_time () / 1e6,
+                      (double) (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec)
+                        + (double) (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6 };
+}
+
+BenchTime
+bench_since (BenchTime start)
+{
+  BenchTime now = bench_now ();
+  return (BenchTime){ now.wall - start.wall, now.cpu - start.cpu };
+}
+
+JsonObject *
+bench_put (Bench *b, const char *name, double value, const char *unit, BenchTime best, guint runs)
+{
+  JsonObject *row = json_object_new ();
+  json_object_set_double_member (row, "value", value);
+  json_object_set_string_member (row, "unit", unit);
+  json_object_set_double_member (row, "seconds", best.wall);
+  json_object_set_double_member (row, "cpu_seconds", best.cpu);
+  json_object_set_int_member (row, "runs", runs);
+  json_object_set_object_member (b->rows, name, row);
+  if (!b->quiet)
+    printf ("%-18s %10.2f %-24s %8.3f s, %8.3f CPU-s\n", name, value, unit, best.wall, best.cpu);
+  fflush (stdout);
+  return row;
+}
+
+void
+bench_put_hash (Bench *b, JsonObject *row, const float *data, gsize n)
+{
+  guint h = 2166136261u;
+  for (gsize i = 0; i < n * sizeof *data; i++)
+    h = (h ^ ((const guint8 *) data)[i]) * 16777619u;
+  g_autofree char *hash = g_strdup_printf ("%08x", h);
+  json_object_set_string_member (row, "logits_hash", hash);
+  if (!b->quiet)
+    printf ("%-18s hash %s\n", "", hash);
+}
+
+/* ---- model ---- */
+
+static guint64
+host_available (void)
+{
+  g_autofree char *text = NULL;
+  const char *line = g_file_get_contents ("/proc/meminfo", &text, NULL, NULL) ? strstr (text, "MemAvailable:") : NULL;
+  return line ? g_ascii_strtoull (line + strlen ("MemAvailable:"), NULL, 10) * 1024 : G_MAXUINT64;
+}
+
+/* Seeded weights are made in memory, so there must be room for them twice where the device's memory is the host's. */
+static gboolean
+check_memory (const Bench *b, GError **error)
+{
+  guint64 host = ivl_config_weight_bytes (b->config, 2);
+  guint64 on_device = b->dtype < 0 ? host
+                      : b->dtype == IVL_DTYPE_Q8 ? host / 16 * 9
+                      : b->dtype == IVL_DTYPE_Q4 ? host / 16 * 5
+                                                 : host / 2 * ivl_dtype_bytes ((IvlDtype) b->dtype);
+  guint64 host_need = b->device->software ? host + on_device : host, host_found = host_available ();
+  guint64 device_found = ivl_vk_available_bytes (b->device);
+  g_autofree char *need = ivl_format_bytes (host_need), *found = ivl_format_bytes (host_found);
+  g_autofree char *device_need = ivl_format_bytes (on_device), *device_has = ivl_format_bytes (device_found);
+  if (host_need > host_found)
+    return ivl_fail (error, IVL_ERROR_OUT_OF_MEMORY, "%s: seeded weights need %s of host memory, and %s are free; choose a "
+                     "smaller shape", b->shape, need, found);
+  if (on_device > device_found)
+    return ivl_fail (error, IVL_ERROR_OUT_OF_MEMORY, "%s needs %s on Vulkan device \"%s\", which has %s; choose a smaller "
+                     "shape or weight type", b->shape, device_need, ivl_device_get_name (b->device), device_has);
   return TRUE;
+}
+
+static gboolean
+open_device (Bench *b, GError **error)
+{
+  if (!b->device && !(b->device = ivl_device_open (b->device_name, error)))
+    return FALSE;
+  return b->stream || (b->stream = ivl_vk_stream_new (b->device, error));
+}
+
+static gboolean
+open_config (Bench *b, GError **error)
+{
+  b->config = b->model ? ivl_config_load (b->model, error) : ivl_synthetic_config (b->shape, error);
+  if (!b->config || (!b->model && !check_memory (b, error)))
+    return FALSE;
+  b->positions = MIN (b->config->text.max_position, 8192);
+  g_autofree char *description = ivl_config_describe (b->config);
+  g_autofree char *weights = g_strdup (b->dtype < 0 ? "the files' own" : dtype_names[b->dtype]);
+  const IvlDevice *d = b->device;
+  printf ("%s, weights %s, on %s\n", description, weights, d->name);
+  json_object_set_string_member (b->out, "model", description);
+  json_object_set_string_member (b->out, "weights", b->dtype < 0 ? "auto" : weights);
+  json_object_set_string_member (b->out, "device", d->name);
+  g_autofree char *api = g_strdup_printf ("%u.%u.%u", VK_API_VERSION_MAJOR (d->properties.apiVersion),
+                                          VK_API_VERSION_MINOR (d->properties.apiVersion),
+                                          VK_API_VERSION_PATCH (d->properties.apiVersion));
+  json_object_set_string_member (b->out, "api", api);
+  /* How Mesa and most others write it. */
+  g_autofree char *driver = g_strdup_printf ("%u, %u.%u.%u", d->driver, VK_API_VERSION_MAJOR (d->properties.driverVersion),
+                                             VK_API_VERSION_MINOR (d->properties.driverVersion),
+                                             VK_API_VERSION_PATCH (d->properties.driverVersion));
+  json_object_set_string_member (b->out, "driver", driver);
+  json_object_set_boolean_member (b->out, "software", d->software);
+  json_object_set_int_member (b->out, "subgroup_size", d->subgroup_size);
+  return TRUE;
+}
+
+gboolean
+bench_load (Bench *b, GError **error)
+{
+  if (b->loaded)
+    return TRUE;
+  IvlCheckpoint *checkpoint
+    = b->model ? ivl_checkpoint_open (b->model, b->config, error) : ivl_synthetic_checkpoint (b->config, error);
+  if (!checkpoint)
+    return FALSE;
+  BenchTime start = bench_now ();
+  b->loaded = ivl_weights_load (&b->weights_on_device, b->device, checkpoint, b->config, b->dtype, b->positions, NULL, error);
+  ivl_checkpoint_free (checkpoint);
+  if (!b->loaded)
+    return FALSE;
+  BenchTime took = bench_since (start);
+  bench_put (b, "load", took.wall, "s to the device", took, 1);
+  json_object_set_int_member (b->out, "weights_bytes", (gint64) b->weights_on_device.bytes);
+  printf ("%-18s %10.2f MB on the device\n", "weights", (double) b->weights_on_device.bytes / 1e6);
+  return TRUE;
+}
+
+static void
+put_memory (Bench *b)
+{
+  struct rusage usage;
+  getrusage (RUSAGE_SELF, &usage);
+  JsonObject *memory = json_object_new ();
+  json_object_set_int_member (memory, "host_peak_bytes", (gint64) usage.ru_maxrss * 1024);
+  json_object_set_int_member (memory, "device_peak_bytes", (gint64) b->device->peak_bytes);
+  json_object_set_object_member (b->out, "memory", memory);
+  printf ("%-18s %10.2f MB of the process at most, %.2f MB in Vulkan buffers\n", "memory", (double) usage.ru_maxrss / 1e3 * 1.024,
+          (double) b->device->peak_bytes / 1e6);
+}
+
+/* ---- options ---- */
+
+static gboolean
+parse_weights (Bench *b, const char *weights, GError **error)
+{
+  b->dtype = -1;
+  if (!weights || strcmp (weights, "auto") == 0)
+    return TRUE;
+  for (guint i = 0; i < G_N_ELEMENTS (dtype_names); i++)
+    if (strcmp (weights, dtype_names[i]) == 0)
+      b->dtype = (int) i;
+  return b->dtype >= 0
+         || ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "--weights is %s; there are auto, f32, f16, bf16, q8, q4", weights);
+}
+
+/* What goes through the public API comes before anything else: it opens devices of its own, and the
+ * peak of memory should be its own. */
+static gboolean
+run_rows (Bench *b, char **names, GError **error)
+{
+  for (guint pass = 0; pass < 2; pass++)
+    for (guint i = 0; names[i]; i++) {
+      BenchRow row;
+      if (!bench_row_parse (g_strstrip (names[i]), &row, error))
+        return FALSE;
+      gboolean start = row.kind >= BENCH_START && row.kind <= BENCH_START_WARM;
+      if (start == (pass == 0) && !bench_row_run (b, &row, names[i], error))
+        return FALSE;
+    }
+  return TRUE;
+}
+
+static gboolean
+check_rows (char **names, GError **error)
+{
+  BenchRow row;
+  for (guint i = 0; names[i]; i++)
+    if (!bench_row_parse (g_strstrip (names[i]), &row, error))
+      return FALSE;
+  return names[0] || ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "--rows names none");
+}
+
+static gboolean
+write_json (Bench *b, const char *path, GError **error)
+{
+  g_autoptr (JsonNode) node = json_node_init_object (json_node_alloc (), b->out);
+  g_autofree char *text = json_to_string (node, TRUE);
+  return g_file_set_contents (path, text, -1, error);
 }
 
 int
 main (int argc, char **argv)
 {
-  g_autofree char *model = NULL, *synthetic = NULL, *device = NULL, *weights = NULL, *json = NULL;
-  gboolean quick = FALSE, profile = FALSE;
-  int repeats = 2;
+  g_autofree char *model = NULL, *shape = NULL, *device = NULL, *weights = NULL, *json = NULL, *rows = NULL;
+  gboolean quick = FALSE, profile = FALSE, compare = FALSE;
+  int repeats = 2, decode_tokens = 16;
   const GOptionEntry options[] = {
-    { "model", 'm', 0, G_OPTION_ARG_FILENAME, &model, "Checkpoint folder", "PATH" },
-    { "synthetic", 's', 0, G_OPTION_ARG_STRING, &synthetic, "True shapes, seeded weights: 1B 2B 4B 8B ... tiny (1B)",
-      "SIZE" },
+    { "model", 'm', 0, G_OPTION_ARG_FILENAME, &model, "Checkpoint folder, or GGUF file or folder", "PATH" },
+    { "model-shape", 's', 0, G_OPTION_ARG_STRING, &shape,
+      "Seeded weights of a family member's shapes: 1B 2B 4B 8B 26B 38B 78B tiny (1B)", "SIZE" },
     { "device", 'd', 0, G_OPTION_ARG_STRING, &device, "Vulkan device, by number, kind or name", "NAME" },
     { "weights", 'w', 0, G_OPTION_ARG_STRING, &weights, "auto, f32, f16, bf16, q8 or q4", "TYPE" },
+    { "rows", 'R', 0, G_OPTION_ARG_STRING, &rows,
+      "What to time, with commas: peak start start-text start-cold start-warm tiles-N prefill-TOKENS "
+      "decode-CONTEXTxBATCH still-CHUNKS overlap-CHUNKS apart-CHUNKS", "LIST" },
     { "repeats", 'r', 0, G_OPTION_ARG_INT, &repeats, "Runs after the first, the best counts (2)", "N" },
+    { "decode-tokens", 't', 0, G_OPTION_ARG_INT, &decode_tokens, "Tokens a sequence in decode rows (16)", "N" },
     { "quick", 'q', 0, G_OPTION_ARG_NONE, &quick, "One row a stage", NULL },
     { "profile", 'p', 0, G_OPTION_ARG_NONE, &profile, "Times by kernel", NULL },
     { "json", 'j', 0, G_OPTION_ARG_FILENAME, &json, "Writes the numbers to FILE as well", "FILE" },
+    { "compare", 'c', 0, G_OPTION_ARG_NONE, &compare, "Prints two files of --json side by side: --compare A B", NULL },
     { NULL },
   };
-  g_autoptr (GOptionContext) context = g_option_context_new ("- times load, tile encode, prefill and decode of a model");
+  g_autoptr (GOptionContext) context = g_option_context_new ("[A.json B.json] - times load, tile encode, prefill and decode "
+                                                             "of a model");
   g_option_context_add_main_entries (context, options, NULL);
   GError *error = NULL;
-  Bench b = { .out = json_object_new () };
   gboolean ok = g_option_context_parse (context, &argc, &argv, &error);
-  b.repeats = (guint) CLAMP (repeats, 1, 100);
-  b.profile = profile;
-  ok = ok && (b.device = ivl_device_open (device, &error)) && load (&b, model, synthetic ? synthetic : "1B", weights, &error)
-       && run (&b, quick, &error);
-  if (ok && json) {
-    JsonNode *node = json_node_init_object (json_node_alloc (), b.out);
-    g_autofree char *text = json_to_string (node, TRUE);
-    ok = g_file_set_contents (json, text, -1, &error);
-    json_node_unref (node);
+  g_autoptr (JsonObject) out = json_object_new ();
+  Bench b = { .model = model, .shape = shape ? shape : "1B", .device_name = device, .profile = profile, .out = out,
+              .rows = json_object_new () };
+  json_object_set_object_member (out, "rows", b.rows);
+  if (ok && (compare ? argc != 3 : argc != 1))
+    ok = ivl_fail (&error, IVL_ERROR_BAD_ARGUMENT, compare ? "--compare takes two files" : "%s: no such option",
+                   argc > 1 ? argv[1] : "");
+  if (ok && compare) {
+    ok = bench_compare (argv[1], argv[2], &error);
+  } else if (ok) {
+    if (model && shape)
+      ok = ivl_fail (&error, IVL_ERROR_BAD_ARGUMENT, "--model and --model-shape exclude each other");
+    if (ok && (repeats < 1 || repeats > 1000))
+      ok = ivl_fail (&error, IVL_ERROR_BAD_ARGUMENT, "--repeats is %d; it must be 1 to 1000", repeats);
+    if (ok && (decode_tokens < 1 || decode_tokens > 4096))
+      ok = ivl_fail (&error, IVL_ERROR_BAD_ARGUMENT, "--decode-tokens is %d; it must be 1 to 4096", decode_tokens);
+    g_auto (GStrv) names = g_strsplit (rows ? rows : quick ? QUICK : ALL, ",", -1);
+    b.repeats = (guint) repeats;
+    b.decode_tokens = (guint) decode_tokens;
+    g_autoptr (GDateTime) date = g_date_time_new_now_utc ();
+    g_autofree char *date_text = g_date_time_format_iso8601 (date);
+    json_object_set_int_member (out, "version", 1);
+    json_object_set_string_member (out, "date", date_text);
+    ok = ok && parse_weights (&b, weights, &error) && check_rows (names, &error) && open_device (&b, &error)
+         && open_config (&b, &error) && run_rows (&b, names, &error);
+    if (ok)
+      put_memory (&b);
+    ok = ok && (!json || write_json (&b, json, &error));
   }
   if (!ok)
     fprintf (stderr, "internvl-bench: %s\n", error->message);
   g_clear_error (&error);
-  json_object_unref (b.out);
-  ivl_checkpoint_free (b.checkpoint);
   ivl_vk_stream_free (b.stream);
-  if (b.config)
-    ivl_weights_deinit (&b.weights);
+  if (b.loaded)
+    ivl_weights_deinit (&b.weights_on_device);
   ivl_config_free (b.config);
   ivl_device_unref (b.device);
   return ok ? 0 : 1;

@@ -25,8 +25,8 @@ static const Size sizes[] = {
   { "tiny", false, false, 128, 2, 4, 2, 256, 1024, 1e6 },
 };
 
-IvlConfig *
-ivl_synthetic_config (const char *name, GError **error)
+char *
+ivl_synthetic_config_json (const char *name, GError **error)
 {
   const Size *s = NULL;
   for (guint i = 0; i < G_N_ELEMENTS (sizes); i++)
@@ -45,18 +45,25 @@ ivl_synthetic_config (const char *name, GError **error)
     s->big_vit ? 3200 : tiny ? 128 : 1024, s->big_vit ? 45 : tiny ? 2 : 24, s->big_vit ? 25 : tiny ? 2 : 16,
     s->big_vit ? 12800 : tiny ? 256 : 4096, tiny ? 112 : 448, s->big_vit ? "rms_norm" : "layer_norm",
     s->big_vit ? "false" : "true", s->big_vit ? "true" : "false");
-  g_autofree char *json = g_strdup_printf (
+  return g_strdup_printf (
     "{\"architectures\": [\"InternVLChatModel\"], \"model_type\": \"internvl_chat\", \"vision_config\": %s, "
     "\"llm_config\": {\"architectures\": [\"%s\"], \"hidden_size\": %u, \"num_hidden_layers\": %u, "
     "\"num_attention_heads\": %u, \"num_key_value_heads\": %u, \"intermediate_size\": %u, \"vocab_size\": %u, "
-    "\"rms_norm_eps\": %s, \"rope_theta\": %.1f, \"max_position_embeddings\": 32768, \"hidden_act\": \"silu\", "
+    "\"model_type\": \"%s\", \"rms_norm_eps\": %s, \"rope_theta\": %.1f, \"max_position_embeddings\": 32768, \"hidden_act\": \"silu\", "
     "\"bias\": false, \"tie_word_embeddings\": false}, "
     "\"force_image_size\": %u, \"downsample_ratio\": 0.5, \"select_layer\": -1, \"ps_version\": \"v2\", "
     "\"template\": \"internvl2_5\", \"dynamic_image_size\": true, \"use_thumbnail\": true, "
     "\"min_dynamic_patch\": 1, \"max_dynamic_patch\": 12, \"torch_dtype\": \"bfloat16\"}",
     vision, s->internlm2 ? "InternLM2ForCausalLM" : "Qwen2ForCausalLM", s->hidden, s->layers, s->heads, s->kv_heads,
-    s->intermediate, s->vocab, s->internlm2 ? "1e-5" : "1e-6", s->theta, tiny ? 112 : 448);
-  return ivl_config_parse (json, strlen (json), NULL, 0, error);
+    s->intermediate, s->vocab, s->internlm2 ? "internlm2" : "qwen2", s->internlm2 ? "1e-5" : "1e-6", s->theta,
+    tiny ? 112 : 448);
+}
+
+IvlConfig *
+ivl_synthetic_config (const char *name, GError **error)
+{
+  g_autofree char *json = ivl_synthetic_config_json (name, error);
+  return json ? ivl_config_parse (json, strlen (json), NULL, 0, error) : NULL;
 }
 
 /* ---- weights ---- */
@@ -96,15 +103,7 @@ static const struct {
 };
 
 typedef struct {
-  char *name;
-  guint64 offset, n;
-  guint8 *out;
-} Tensor;
-
-typedef struct {
-  GArray *tensors; /* Tensor */
-  GString *header;
-  guint64 bytes;
+  GArray *tensors; /* IvlSyntheticTensor */
 } Builder;
 
 static void add (Builder *b, guint n_dims, const guint *dims, const char *format, ...) G_GNUC_PRINTF (4, 5);
@@ -114,17 +113,12 @@ add (Builder *b, guint n_dims, const guint *dims, const char *format, ...)
 {
   va_list args;
   va_start (args, format);
-  Tensor tensor = { g_strdup_vprintf (format, args), b->bytes, 1, NULL };
+  IvlSyntheticTensor tensor = { .name = g_strdup_vprintf (format, args), .n_dims = n_dims, .n = 1 };
   va_end (args);
-  g_string_append_printf (b->header, "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[", b->tensors->len ? "," : "",
-                          tensor.name);
   for (guint i = 0; i < n_dims; i++) {
-    g_string_append_printf (b->header, "%s%u", i ? "," : "", dims[i]);
+    tensor.dims[i] = dims[i];
     tensor.n *= dims[i];
   }
-  b->bytes += 2 * tensor.n;
-  g_string_append_printf (b->header, "],\"data_offsets\":[%" G_GUINT64_FORMAT ",%" G_GUINT64_FORMAT "]}",
-                          tensor.offset, b->bytes);
   g_array_append_val (b->tensors, tensor);
 }
 
@@ -208,17 +202,31 @@ add_text (Builder *b, const IvlConfig *config)
 }
 
 static void
-fill (gpointer data, gpointer user_data)
+tensor_clear (gpointer data)
 {
-  const Tensor *tensor = data;
+  g_free (((IvlSyntheticTensor *) data)->name);
+}
+
+GArray *
+ivl_synthetic_tensors (const IvlConfig *config)
+{
+  Builder b = { g_array_new (FALSE, FALSE, sizeof (IvlSyntheticTensor)) };
+  g_array_set_clear_func (b.tensors, tensor_clear);
+  add_vision (&b, config);
+  add_text (&b, config);
+  return b.tensors;
+}
+
+void
+ivl_synthetic_values (const char *name, guint64 first, gsize n, guint16 *out)
+{
   guint rule = 0;
-  while (!g_str_has_suffix (tensor->name, rules[rule].ending))
+  while (!g_str_has_suffix (name, rules[rule].ending))
     rule++;
   double middle = rules[rule].middle, step = rules[rule].width / (1 << 23);
-  guint64 seed = ivl_synthetic_seed (tensor->name);
-  guint16 *out = (guint16 *) (tensor->out + tensor->offset);
-  for (guint64 i = 0; i < tensor->n; i++) {
-    gint64 t = (gint64) (ivl_synthetic_random (seed, i) >> 40) - (1 << 23);
+  guint64 seed = ivl_synthetic_seed (name);
+  for (gsize i = 0; i < n; i++) {
+    gint64 t = (gint64) (ivl_synthetic_random (seed, first + i) >> 40) - (1 << 23);
     float value = (float) (middle + (double) t * step);
     guint32 bits;
     memcpy (&bits, &value, 4);
@@ -226,39 +234,76 @@ fill (gpointer data, gpointer user_data)
   }
 }
 
+char *
+ivl_synthetic_header (const GArray *tensors, const char *dtype)
+{
+  g_autoptr (GString) header = g_string_new ("{");
+  guint64 offset = 0;
+  for (guint i = 0; i < tensors->len; i++) {
+    const IvlSyntheticTensor *tensor = &g_array_index (tensors, IvlSyntheticTensor, i);
+    g_string_append_printf (header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", i ? "," : "", tensor->name, dtype);
+    for (guint d = 0; d < tensor->n_dims; d++)
+      g_string_append_printf (header, "%s%u", d ? "," : "", tensor->dims[d]);
+    g_string_append_printf (header, "],\"data_offsets\":[%" G_GUINT64_FORMAT ",%" G_GUINT64_FORMAT "]}", offset,
+                            offset + 2 * tensor->n);
+    offset += 2 * tensor->n;
+  }
+  g_string_append_c (header, '}');
+  while (header->len % 8)
+    g_string_append_c (header, ' ');
+  return g_strdup (header->str);
+}
+
+typedef struct {
+  const char *name;
+  gsize n;
+  guint16 *out;
+} Fill;
+
+static void
+fill (gpointer data, gpointer user_data)
+{
+  Fill *job = data;
+  ivl_synthetic_values (job->name, 0, job->n, job->out);
+  g_free (job);
+}
+
 IvlCheckpoint *
 ivl_synthetic_checkpoint (IvlConfig *config, GError **error)
 {
-  Builder b = { g_array_new (FALSE, FALSE, sizeof (Tensor)), g_string_new ("{"), 0 };
-  IvlCheckpoint *checkpoint = NULL;
-  add_vision (&b, config);
-  add_text (&b, config);
-  g_string_append_c (b.header, '}');
-  while (b.header->len % 8)
-    g_string_append_c (b.header, ' ');
-  guint64 header_bytes = GUINT64_TO_LE (b.header->len);
-  gsize size = 8 + b.header->len + b.bytes;
+  g_autoptr (GArray) tensors = ivl_synthetic_tensors (config);
+  g_autofree char *header = ivl_synthetic_header (tensors, "BF16");
+  guint64 bytes = ivl_synthetic_bytes (tensors);
+  gsize header_size = strlen (header), size = 8 + header_size + bytes;
   guint8 *file = g_try_malloc (size);
   if (!file) {
     g_autofree char *text = ivl_format_bytes (size);
     ivl_fail (error, IVL_ERROR_OUT_OF_MEMORY, "No room for %s of weights in host memory", text);
-  } else {
-    memcpy (file, &header_bytes, 8);
-    memcpy (file + 8, b.header->str, b.header->len);
-    GThreadPool *pool = g_thread_pool_new (fill, NULL, (gint) g_get_num_processors (), FALSE, NULL);
-    for (guint i = 0; i < b.tensors->len; i++) {
-      Tensor *tensor = &g_array_index (b.tensors, Tensor, i);
-      tensor->out = file + 8 + b.header->len;
-      g_thread_pool_push (pool, tensor, NULL);
-    }
-    g_thread_pool_free (pool, FALSE, TRUE);
-    g_autoptr (GBytes) bytes = g_bytes_new_take (file, size);
-    IvlSafetensors *weights = ivl_safetensors_new_from_bytes (bytes, "synthetic weights", error);
-    checkpoint = weights ? ivl_checkpoint_new (weights, config, error) : NULL;
+    return NULL;
   }
-  for (guint i = 0; i < b.tensors->len; i++)
-    g_free (g_array_index (b.tensors, Tensor, i).name);
-  g_array_unref (b.tensors);
-  g_string_free (b.header, TRUE);
-  return checkpoint;
+  guint64 header_bytes = GUINT64_TO_LE (header_size);
+  memcpy (file, &header_bytes, 8);
+  memcpy (file + 8, header, header_size);
+  GThreadPool *pool = g_thread_pool_new (fill, NULL, (gint) g_get_num_processors (), FALSE, NULL);
+  guint16 *out = (guint16 *) (file + 8 + header_size);
+  for (guint i = 0; i < tensors->len; i++) {
+    const IvlSyntheticTensor *tensor = &g_array_index (tensors, IvlSyntheticTensor, i);
+    Fill *job = g_new (Fill, 1);
+    *job = (Fill){ tensor->name, tensor->n, out };
+    g_thread_pool_push (pool, job, NULL);
+    out += tensor->n;
+  }
+  g_thread_pool_free (pool, FALSE, TRUE);
+  g_autoptr (GBytes) contents = g_bytes_new_take (file, size);
+  IvlSafetensors *weights = ivl_safetensors_new_from_bytes (contents, "synthetic weights", error);
+  return weights ? ivl_checkpoint_new (weights, config, error) : NULL;
+}
+
+guint64
+ivl_synthetic_bytes (const GArray *tensors)
+{
+  guint64 bytes = 0;
+  for (guint i = 0; i < tensors->len; i++)
+    bytes += 2 * g_array_index (tensors, IvlSyntheticTensor, i).n;
+  return bytes;
 }

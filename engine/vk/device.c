@@ -441,6 +441,7 @@ device_alloc (void)
   self->ref_count = 1;
   g_mutex_init (&self->queue_lock);
   g_mutex_init (&self->pipeline_lock);
+  g_mutex_init (&self->memory_lock);
   return self;
 }
 
@@ -570,6 +571,7 @@ ivl_device_unref (IvlDevice *self)
     self->host.release (self->host.data);
   g_mutex_clear (&self->queue_lock);
   g_mutex_clear (&self->pipeline_lock);
+  g_mutex_clear (&self->memory_lock);
   g_free (self);
 }
 

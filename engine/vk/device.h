@@ -39,6 +39,9 @@ struct IvlDevice {
 
   PFN_vkSetDebugUtilsObjectNameEXT set_name; /* NULL: the instance doesn't know names */
 
+  GMutex memory_lock;
+  guint64 allocated_bytes, peak_bytes; /* of all buffers, now and at most */
+
   GMutex pipeline_lock;
   GHashTable *pipelines; /* IvlPipelineKey -> IvlVkPipeline, see pipeline.c */
   VkPipelineCache pipeline_cache;

@@ -35,6 +35,17 @@ find_type (IvlDevice *device, guint32 allowed, IvlVkUse use)
   return fallback;
 }
 
+/* After memory was allocated, and before it is freed. */
+static void
+count_bytes (IvlVkBuffer *self, bool more)
+{
+  IvlDevice *device = self->device;
+  g_mutex_lock (&device->memory_lock);
+  device->allocated_bytes = more ? device->allocated_bytes + self->size : device->allocated_bytes - self->size;
+  device->peak_bytes = MAX (device->peak_bytes, device->allocated_bytes);
+  g_mutex_unlock (&device->memory_lock);
+}
+
 IvlVkBuffer *
 ivl_vk_buffer_new (IvlDevice *device, IvlVkUse use, VkDeviceSize size, GError **error)
 {
@@ -70,6 +81,7 @@ ivl_vk_buffer_new (IvlDevice *device, IvlVkUse use, VkDeviceSize size, GError **
   static const char *const names[] = { [IVL_VK_DEVICE] = "device", [IVL_VK_UPLOAD] = "upload",
                                        [IVL_VK_READBACK] = "readback" };
   ivl_vk_set_name (device, VK_OBJECT_TYPE_BUFFER, (guint64) self->buffer, "internvl %s buffer", names[use]);
+  count_bytes (self, true);
   VK_TRY (device, vkBindBufferMemory (device->device, self->buffer, self->memory, 0));
   VkMemoryPropertyFlags flags = device->memory.memoryTypes[type].propertyFlags;
   self->coherent = flags & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
@@ -118,8 +130,10 @@ ivl_vk_buffer_import (IvlDevice *device, void *data, VkDeviceSize size)
                                     .pNext = &import,
                                     .allocationSize = size,
                                     .memoryTypeIndex = (guint32) type };
-  if (vkAllocateMemory (device->device, &allocate, NULL, &self->memory) != VK_SUCCESS
-      || vkBindBufferMemory (device->device, self->buffer, self->memory, 0) != VK_SUCCESS)
+  if (vkAllocateMemory (device->device, &allocate, NULL, &self->memory) != VK_SUCCESS)
+    goto fail;
+  count_bytes (self, true);
+  if (vkBindBufferMemory (device->device, self->buffer, self->memory, 0) != VK_SUCCESS)
     goto fail;
   self->map = data;
   self->coherent = true; /* nobody writes it any more */
@@ -143,6 +157,8 @@ ivl_vk_buffer_free (IvlVkBuffer *self)
       vkDestroyBufferView (device, (VkBufferView) view, NULL);
     g_hash_table_unref (self->views);
   }
+  if (self->memory)
+    count_bytes (self, false);
   vkDestroyBuffer (device, self->buffer, NULL);
   vkFreeMemory (device, self->memory, NULL);
   g_mutex_clear (&self->views_lock);
