@@ -28,6 +28,7 @@ gst_internvl_frame_unref (GstInternvlFrame *frame)
 {
   if (!frame || !g_atomic_ref_count_dec (&frame->refs))
     return;
+  ivl_device_picture_unref (frame->picture);
   gst_clear_buffer (&frame->buffer);
   ivl_image_unref (frame->image);
   g_free (frame->detections);

@@ -10,6 +10,8 @@ G_BEGIN_DECLS
 typedef struct {
   gatomicrefcount refs;
   GstBuffer *buffer;            /* NULL once there is an image */
+  gboolean on_device;           /* in memory that can't be mapped */
+  IvlDevicePicture *picture;    /* then: a copy on the device; needs the buffer until it is done. NULL: there is none */
   GstVideoInfo info;
   GstVideoRectangle region;     /* of the frame, that is seen */
   guint max_tiles;

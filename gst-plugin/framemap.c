@@ -288,10 +288,9 @@ gst_internvl_seen_region (GstBuffer *buffer, const GstVideoInfo *info)
 }
 
 static void
-set_crop (GstInternvlMapping *mapping, GstBuffer *buffer)
+set_crop (IvlPicture *picture, const GstVideoInfo *info, GstBuffer *buffer)
 {
-  GstVideoRectangle region = gst_internvl_seen_region (buffer, &mapping->frame.info);
-  IvlPicture *picture = &mapping->picture;
+  GstVideoRectangle region = gst_internvl_seen_region (buffer, info);
 
   if (region.w == (gint) picture->width && region.h == (gint) picture->height)
     return;
@@ -315,6 +314,31 @@ check_meta (const GstVideoInfo *info, GstBuffer *buffer, GError **error)
       gst_video_format_to_string (meta->format), meta->n_planes, GST_VIDEO_INFO_WIDTH (info),
       GST_VIDEO_INFO_HEIGHT (info), GST_VIDEO_INFO_NAME (info), GST_VIDEO_INFO_N_PLANES (info));
   return FALSE;
+}
+
+gboolean
+gst_internvl_describe (const GstVideoInfo *info, GstBuffer *buffer, IvlPicture *picture, GError **error)
+{
+  memset (picture, 0, sizeof *picture);
+  if (!gst_internvl_format_is_direct (info->finfo) || !describe_components (info->finfo, picture)) {
+    g_set_error (error, IVL_ERROR, IVL_ERROR_UNSUPPORTED, "%s frames can't be read on the device",
+        GST_VIDEO_INFO_NAME (info));
+    return FALSE;
+  }
+  picture->width = GST_VIDEO_INFO_WIDTH (info);
+  picture->height = GST_VIDEO_INFO_HEIGHT (info);
+  picture->n_planes = GST_VIDEO_INFO_N_PLANES (info);
+  set_matrix (picture, info->finfo, &info->colorimetry);
+  for (guint i = 0; i < 3; i++) {
+    guint p = picture->components[i].plane;
+    gsize columns = GST_VIDEO_SUB_SCALE (picture->components[i].w_sub, picture->width);
+    guint rows = GST_VIDEO_SUB_SCALE (picture->components[i].h_sub, picture->height);
+
+    picture->planes[p].row_bytes = columns * picture->components[i].pixel_stride;
+    picture->planes[p].rows = rows;
+  }
+  set_crop (picture, info, buffer);
+  return TRUE;
 }
 
 gboolean
@@ -347,7 +371,7 @@ gst_internvl_map (GstInternvlMapping *mapping, const GstVideoInfo *info, GstBuff
     ok = check_planes (&mapping->frame, error) && unpack (mapping, error);
   }
   if (ok)
-    set_crop (mapping, buffer);
+    set_crop (picture, &mapping->frame.info, buffer);
   else
     gst_internvl_unmap (mapping);
   return ok;

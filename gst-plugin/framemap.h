@@ -23,6 +23,10 @@ gboolean gst_internvl_format_is_direct (const GstVideoFormatInfo *finfo);
 /* What is seen of a frame, in its pixels: its crop meta's rectangle, or all. BUFFER may be NULL. */
 GstVideoRectangle gst_internvl_seen_region (GstBuffer *buffer, const GstVideoInfo *info);
 
+/* What is where in a frame of INFO: all of PICTURE but data and stride, with rows of whole pixels. BUFFER for its crop meta.
+ * FALSE, with ERROR set, if its components are not at constant strides. */
+gboolean gst_internvl_describe (const GstVideoInfo *info, GstBuffer *buffer, IvlPicture *picture, GError **error);
+
 /* Maps BUFFER for reading, with its video and crop metas. On failure nothing is held and ERROR is set (IVL_ERROR).
  * Any thread. */
 gboolean gst_internvl_map (GstInternvlMapping *mapping, const GstVideoInfo *info, GstBuffer *buffer, GError **error);

@@ -56,6 +56,13 @@
  * QoS message tells of each chunk that is dropped. A still camera costs next to nothing with a
  * #GstInternvl:reuse-threshold, and less with sampling=motion.
  *
+ * Frames in `memory:VulkanImage` go to the encoder without a way through system memory, if the model is on their device:
+ * that is so if upstream offers such caps, or the application sets the context `gst.vulkan.device`, before the element is
+ * started, and #GstInternvl:device isn't set. It finds the device of its neighbours or makes one for them; elements on
+ * the same device share one model there, which isn't the one that elements on a device of their own share. Else they are
+ * read back, with a warning in the log. The device copies a sampled frame before it goes on; up to GStreamer 1.22, whose
+ * images have no semaphores, the frame waits for that, and so for what the model has the device do just then.
+ *
  * ## Examples
  * |[
  * gst-launch-1.0 filesrc location=clip.mp4 ! decodebin ! internvl model-path=InternVL2_5-1B name=v ! fakesink \
@@ -99,9 +106,9 @@ GST_DEBUG_CATEGORY (gst_internvl_debug);
 #define BUFFERS_HELD 6
 
 static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE ("sink", GST_PAD_SINK, GST_PAD_ALWAYS,
-    GST_STATIC_CAPS (GST_VIDEO_CAPS_MAKE (GST_VIDEO_FORMATS_ALL)));
+    GST_STATIC_CAPS (GST_VIDEO_CAPS_MAKE (GST_VIDEO_FORMATS_ALL) GST_INTERNVL_VK_CAPS));
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE ("src", GST_PAD_SRC, GST_PAD_ALWAYS,
-    GST_STATIC_CAPS (GST_VIDEO_CAPS_MAKE (GST_VIDEO_FORMATS_ALL)));
+    GST_STATIC_CAPS (GST_VIDEO_CAPS_MAKE (GST_VIDEO_FORMATS_ALL) GST_INTERNVL_VK_CAPS));
 static GstStaticPadTemplate text_template = GST_STATIC_PAD_TEMPLATE ("text_src", GST_PAD_SRC, GST_PAD_REQUEST,
     GST_STATIC_CAPS ("text/x-raw, format=(string){ utf8, pango-markup }; application/x-json"));
 
@@ -181,7 +188,16 @@ gst_internvl_sink_query (GstPad *pad, GstObject *parent, GstQuery *query)
     return propose_allocation (self, query);
   if (GST_QUERY_TYPE (query) == GST_QUERY_DRAIN)
     gst_internvl_release_held (self);
+  if (gst_internvl_vk_frames_handle_query (self->vk_frames, query))
+    return TRUE;
   return gst_pad_query_default (pad, parent, query);
+}
+
+static void
+gst_internvl_set_context (GstElement *element, GstContext *context)
+{
+  gst_internvl_vk_frames_set_context (GST_INTERNVL (element)->vk_frames, context);
+  GST_ELEMENT_CLASS (parent_class)->set_context (element, context);
 }
 
 static gboolean
@@ -231,6 +247,8 @@ gst_internvl_src_query (GstPad *pad, GstObject *parent, GstQuery *query)
 {
   if (GST_QUERY_TYPE (query) == GST_QUERY_LATENCY)
     return query_video_latency (GST_INTERNVL (parent), query);
+  if (gst_internvl_vk_frames_handle_query (GST_INTERNVL (parent)->vk_frames, query))
+    return TRUE;
   return gst_pad_query_default (pad, parent, query);
 }
 
@@ -417,7 +435,10 @@ start (GstInternvl *self)
   self->passthrough = self->settings.on_error == GST_INTERNVL_ON_ERROR_PASSTHROUGH;
   GST_OBJECT_UNLOCK (self);
   gst_internvl_worker_set_passthrough (self->worker, self->passthrough);
-  gst_internvl_worker_start (self->worker, device, path, weights, share);
+  /* A device that is asked for by name is an own one, and frames of others come to it through system memory. */
+  ivl_device_unref (self->host);
+  self->host = device ? NULL : gst_internvl_vk_frames_start (self->vk_frames, self->sinkpad);
+  gst_internvl_worker_start (self->worker, self->host, device, path, weights, share);
 }
 
 static GstStateChangeReturn
@@ -461,6 +482,7 @@ gst_internvl_change_state (GstElement *element, GstStateChange transition)
       break;
     case GST_STATE_CHANGE_READY_TO_NULL:
       gst_internvl_worker_unload (self->worker);
+      g_clear_pointer (&self->host, ivl_device_unref);
       break;
     default:
       break;
@@ -538,6 +560,8 @@ gst_internvl_finalize (GObject *object)
   gst_internvl_worker_stop (self->worker);
   gst_internvl_forget_stream (self);
   gst_internvl_worker_free (self->worker);
+  ivl_device_unref (self->host);
+  gst_internvl_vk_frames_free (self->vk_frames);
   gst_internvl_sampler_free (self->sampler);
   gst_clear_event (&self->text_stream_start);
   g_free (self->stream_id);
@@ -565,6 +589,7 @@ gst_internvl_class_init (GstInternvlClass *klass)
   element_class->change_state = gst_internvl_change_state;
   element_class->request_new_pad = gst_internvl_request_new_pad;
   element_class->release_pad = gst_internvl_release_pad;
+  element_class->set_context = gst_internvl_set_context;
 
   gst_internvl_settings_install (object_class);
   g_object_class_install_property (object_class, GST_INTERNVL_PROP_STATS, gst_internvl_stats_pspec ());
@@ -608,6 +633,7 @@ gst_internvl_init (GstInternvl *self)
   gst_internvl_settings_init (&self->settings);
   gst_internvl_settings_init (&self->wanted);
   self->worker = gst_internvl_worker_new (&gst_internvl_worker_funcs, self);
+  self->vk_frames = gst_internvl_vk_frames_new (GST_ELEMENT (self));
   self->sampler = gst_internvl_sampler_new (&gst_internvl_sampler_funcs, self);
 
   self->sinkpad = gst_pad_new_from_static_template (&sink_template, "sink");

@@ -7,6 +7,7 @@
 #include "settings.h"
 #include "textmeta.h"
 #include "textpad.h"
+#include "vkframes.h"
 #include "worker.h"
 
 #include <gst/video/video.h>
@@ -28,6 +29,8 @@ struct _GstInternvl
 
   GstPad *sinkpad, *srcpad;
   GstInternvlWorker *worker;
+  GstInternvlVkFrames *vk_frames;
+  IvlDevice *host;              /* of the frames, and then of the model; NULL: its own. Set when started */
 
   /* Under the object's lock */
   GstInternvlSettings settings; /* in force */

@@ -19,6 +19,20 @@ mirror (GstInternvl *self, GstClockTime time, GstClockTime duration)
 /* With sampling=scene. */
 #define SCENE_DENSITY 4
 
+/* Before anybody behind has the buffer, who may put other things into its images. */
+static void
+copy_on_device (GstInternvl *self, GstInternvlFrame *frame)
+{
+  g_autoptr (GError) error = NULL;
+
+  frame->on_device = gst_internvl_vk_frames_has (frame->buffer);
+  if (!frame->on_device || gst_internvl_worker_is_closed (self->worker))
+    return;
+  frame->picture = gst_internvl_vk_frames_copy (self->vk_frames, &frame->info, frame->buffer, self->host, &error);
+  if (!frame->picture)
+    GST_ELEMENT_WARNING (self, STREAM, DECODE, ("A frame can't be read: %s", error->message), (NULL));
+}
+
 static void
 on_sampled (gpointer data, gpointer user_data)
 {
@@ -26,9 +40,11 @@ on_sampled (gpointer data, gpointer user_data)
   GstInternvlFrame *frame = data;
 
   /* The worker may have the buffer and let go of it once it is told of the frame. */
-  if (!frame->described)
+  if (!frame->described) {
     frame->detections = gst_internvl_describe_regions (frame->buffer, GST_VIDEO_INFO_WIDTH (&frame->info),
         GST_VIDEO_INFO_HEIGHT (&frame->info));
+    copy_on_device (self, frame);
+  }
   frame->described = TRUE;
 
   if (self->ends_unseen && !frame->queued)

@@ -59,18 +59,23 @@ gst_internvl_worker_unload (GstInternvlWorker *worker)
 {
   g_assert (!worker->thread);
   g_clear_pointer (&worker->model, ivl_model_unref);
+  g_clear_pointer (&worker->host, ivl_device_unref);
   g_clear_pointer (&worker->device, g_free);
   g_clear_pointer (&worker->path, g_free);
 }
 
 void
-gst_internvl_worker_start (GstInternvlWorker *worker, const char *device, const char *path, IvlWeights weights,
-    gboolean share)
+gst_internvl_worker_start (GstInternvlWorker *worker, IvlDevice *host, const char *device, const char *path,
+    IvlWeights weights, gboolean share)
 {
   g_assert (!worker->thread);
-  if (worker->model && (g_strcmp0 (device, worker->device) || g_strcmp0 (path, worker->path) ||
+  if (worker->model && (host != worker->host || g_strcmp0 (device, worker->device) || g_strcmp0 (path, worker->path) ||
           weights != worker->weights || share != worker->share))
     gst_internvl_worker_unload (worker);
+  if (host)
+    ivl_device_ref (host);
+  ivl_device_unref (worker->host);
+  worker->host = host;
   g_free (worker->device);
   worker->device = g_strdup (device);
   g_free (worker->path);
@@ -205,6 +210,24 @@ is_full (GstInternvlWorker *worker)
   return worker->frames.length >= MAX_FRAMES || worker->n_comparing >= MAX_COMPARING;
 }
 
+/* With the lock. A live source can't wait, and the frames of a chunk that will come too late anyway are not worth its
+ * buffers. */
+static gboolean
+is_closed (GstInternvlWorker *worker)
+{
+  return !is_open (worker) || worker->state == MODEL_FAILED || (worker->live && (worker->state == MODEL_LOADING ||
+          is_full (worker)));
+}
+
+gboolean
+gst_internvl_worker_is_closed (GstInternvlWorker *worker)
+{
+  g_mutex_lock (&worker->lock);
+  gboolean closed = is_closed (worker);
+  g_mutex_unlock (&worker->lock);
+  return closed;
+}
+
 gboolean
 gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *frame)
 {
@@ -213,10 +236,7 @@ gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *fram
   g_mutex_lock (&worker->lock);
   if (!frame->queued) {
     frame->queued = TRUE;
-    /* A live source can't wait, and the frames of a chunk that will come too late anyway are not worth its
-     * buffers. */
-    if (!is_open (worker) || worker->state == MODEL_FAILED || (worker->live && (worker->state == MODEL_LOADING ||
-                is_full (worker)))) {
+    if (is_closed (worker)) {
       GST_LOG ("frame %" GST_TIME_FORMAT " is lost", GST_TIME_ARGS (frame->timestamp));
       frame->ready = TRUE;
       lost = g_steal_pointer (&frame->buffer);

@@ -66,9 +66,9 @@ typedef struct GstInternvlWorker GstInternvlWorker;
 GstInternvlWorker *gst_internvl_worker_new (const GstInternvlWorkerFuncs *funcs, gpointer owner);
 void gst_internvl_worker_free (GstInternvlWorker *worker);      /* stopped; NULL is fine */
 
-/* Starts the thread, and loading unless that very model is there from before. */
-void gst_internvl_worker_start (GstInternvlWorker *worker, const char *device, const char *path, IvlWeights weights,
-    gboolean share);
+/* Starts the thread, and loading unless that very model is there from before; on HOST unless that is NULL. */
+void gst_internvl_worker_start (GstInternvlWorker *worker, IvlDevice *host, const char *device, const char *path,
+    IvlWeights weights, gboolean share);
 /* Cancels what is under way, and forgets it; returns when the thread has ended and the engine has let go of every
  * question. The model stays. */
 void gst_internvl_worker_stop (GstInternvlWorker *worker);
@@ -92,6 +92,8 @@ void gst_internvl_worker_set_passthrough (GstInternvlWorker *worker, gboolean pa
 gboolean gst_internvl_worker_add_frame (GstInternvlWorker *worker, GstInternvlFrame *frame);
 /* Takes FRAME, to be let go of on the worker's thread: what belongs to it is the device's. */
 void gst_internvl_worker_discard_frame (GstInternvlWorker *worker, GstInternvlFrame *frame);
+/* Whether a frame added now would be lost. */
+gboolean gst_internvl_worker_is_closed (GstInternvlWorker *worker);
 /* Takes CHUNK, whose frames were added. */
 void gst_internvl_worker_add_chunk (GstInternvlWorker *worker, GstInternvlChunk *chunk);
 /* Takes CHUNK, which has an id: a question in between the chunks, whose frames were added before. It waits for no

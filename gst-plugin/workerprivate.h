@@ -76,6 +76,7 @@ struct GstInternvlWorker
 
   /* The thread's while it runs, else start's and unload's. */
   IvlModel *model;
+  IvlDevice *host;              /* that the model is to be on; NULL: device says */
   char *device, *path;
   IvlWeights weights;
   gboolean share;

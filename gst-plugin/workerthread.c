@@ -35,12 +35,15 @@ load (GstInternvlWorker *worker)
     fail (worker, error);
     return;
   }
-  GST_INFO ("loading %s on %s", worker->path, worker->device ? worker->device : "the default device");
+  GST_INFO ("loading %s on %s", worker->path, worker->host ? "the device of the frames" :
+      worker->device ? worker->device : "the default device");
   const IvlModelParams params = {.weights = worker->weights };
-  if (worker->share) {
+  if (worker->share && worker->host) {
+    worker->model = ivl_model_share_on (worker->host, worker->path, &params, worker->cancellable, &error);
+  } else if (worker->share) {
     worker->model = ivl_model_share (worker->device, worker->path, &params, worker->cancellable, &error);
   } else {
-    IvlDevice *device = ivl_device_open (worker->device, &error);
+    IvlDevice *device = worker->host ? ivl_device_ref (worker->host) : ivl_device_open (worker->device, &error);
     if (device)
       worker->model = ivl_model_load (device, worker->path, &params, worker->cancellable, &error);
     ivl_device_unref (device);
@@ -165,11 +168,39 @@ compare (GstInternvlWorker *worker, GstInternvlFrame *frame, guint flushes)
   ivl_image_unref (before);
 }
 
+/* NULL: it can't be read, which is told, or what is in ERROR. */
+static IvlImage *
+image_of (GstInternvlWorker *worker, GstInternvlFrame *frame, GError **error)
+{
+  g_autoptr (IvlDevicePicture) picture = g_steal_pointer (&frame->picture);
+  g_autoptr (GError) unreadable = NULL;
+  GstInternvlMapping mapping;
+  IvlPicture read_back;
+  IvlImage *image = NULL;
+
+  if (frame->on_device && !picture) {
+    GST_LOG ("frame %" GST_TIME_FORMAT " wasn't copied", GST_TIME_ARGS (frame->timestamp));
+  } else if (picture && ivl_device_picture_get_device (picture) == ivl_model_get_device (worker->model)) {
+    image = ivl_image_new_from_device (worker->model, picture, frame->max_tiles, NULL, frame->reuse_threshold, error);
+  } else if (picture) {
+    if (ivl_device_picture_get (picture, &read_back, error))
+      image = ivl_image_new_after (worker->model, &read_back, frame->max_tiles, NULL, frame->reuse_threshold, error);
+  } else if (!gst_internvl_map (&mapping, &frame->info, frame->buffer, &unreadable)) {
+    worker->funcs->frame_failed (worker->owner, unreadable);
+  } else {
+    image = ivl_image_new_after (worker->model, &mapping.picture, frame->max_tiles, NULL, frame->reuse_threshold, error);
+    gst_internvl_unmap (&mapping);
+  }
+  /* The frame's images may be another frame's after this. */
+  if (picture && !ivl_device_picture_wait (picture, image ? error : NULL))
+    g_clear_pointer (&image, ivl_image_unref);
+  return image;
+}
+
 static void
 make_image (GstInternvlWorker *worker, GstInternvlFrame *frame, gboolean prefetch)
 {
   g_autoptr (GError) error = NULL;
-  GstInternvlMapping mapping;
   IvlImage *image = NULL;
 
   g_mutex_lock (&worker->lock);
@@ -178,14 +209,8 @@ make_image (GstInternvlWorker *worker, GstInternvlFrame *frame, gboolean prefetc
   gboolean lost = worker->state == MODEL_FAILED;
   if (lost) {
     GST_LOG ("frame %" GST_TIME_FORMAT " comes after a failure", GST_TIME_ARGS (frame->timestamp));
-  } else if (!gst_internvl_map (&mapping, &frame->info, frame->buffer, &error)) {
-    worker->funcs->frame_failed (worker->owner, error);
-  } else {
-    image = ivl_image_new_after (worker->model, &mapping.picture, frame->max_tiles, NULL, frame->reuse_threshold,
-        &error);
-    gst_internvl_unmap (&mapping);
-    if (!image)
-      fail (worker, error);
+  } else if (!(image = image_of (worker, frame, &error)) && error) {
+    fail (worker, error);
   }
   g_mutex_lock (&worker->lock);
   frame->image = image;

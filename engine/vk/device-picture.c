@@ -157,6 +157,10 @@ place_planes (IvlDevicePicture *self, const IvlPlaneImage *images, guint64 *byte
       return ivl_fail (error, IVL_ERROR_UNSUPPORTED,
                        "Plane %u of a picture: rows of %" G_GSIZE_FORMAT " bytes in an image of VkFormat %u", i, row_bytes,
                        images[i].format);
+    if (row_bytes / texel > images[i].width || self->layout.planes[i].rows > images[i].height)
+      return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT,
+                       "Plane %u of a picture: %u rows of %" G_GSIZE_FORMAT " bytes aren't in an image of %u x %u texels", i,
+                       self->layout.planes[i].rows, row_bytes, images[i].width, images[i].height);
     if (!images[i].image || images[i].layout == VK_IMAGE_LAYOUT_UNDEFINED)
       return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "Plane %u of a picture: %s", i,
                        images[i].image ? "its image holds nothing yet" : "no image");

@@ -194,7 +194,8 @@ make_picture (Host *h, Picture *p, Kind kind, guint width, guint height, VkImage
     fill_plane (h, image, aspect, w, rows, texel, one && i ? layout : VK_IMAGE_LAYOUT_UNDEFINED, layout, p->planes[i]);
     p->layout.planes[i].row_bytes = w * texel;
     p->layout.planes[i].rows = rows;
-    p->places[i] = (IvlPlaneImage){ (guint64) (gsize) image, format, aspect, layout, VK_QUEUE_FAMILY_IGNORED, 0, 0, 0 };
+    p->places[i] = (IvlPlaneImage){ (guint64) (gsize) image, format, aspect, layout, VK_QUEUE_FAMILY_IGNORED, 0, 0, 0,
+                                    one ? width : w, one ? height : rows };
   }
   for (guint c = 0; c < 3; c++) {
     p->layout.components[c].plane = component_planes[kind][c];
@@ -374,6 +375,9 @@ test_bad (Host *h, gconstpointer data)
   p.layout.planes[0].row_bytes--;
   expect (h, &p, IVL_ERROR_UNSUPPORTED);
   p.layout.planes[0].row_bytes++;
+  p.places[0].height--;
+  expect (h, &p, IVL_ERROR_BAD_ARGUMENT);
+  p.places[0] = good;
   p.layout.n_planes = 5;
   expect (h, &p, IVL_ERROR_BAD_ARGUMENT);
   p.layout.n_planes = 1;

@@ -215,6 +215,7 @@ typedef struct {
   guint64 semaphore;     /* timeline VkSemaphore: wait_value is waited for, and signal_value set; 0: what was submitted to
                           * the engine's queue before is done first, and that is enough */
   guint64 wait_value, signal_value;
+  guint32 width, height; /* of the image: its first plane's, if it is multi-planar */
 } IvlPlaneImage;
 
 /* Submits the copy and returns; IMAGES, one a plane, must stay until ivl_device_picture_wait. LAYOUT says what is where:
