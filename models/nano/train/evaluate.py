@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Accuracy, attribute by attribute, on held-out H.264 clips.
 
-    evaluate.py MODEL CLIPS [--limit N] [--wrong]
+    evaluate.py CLIPS --model MODEL            asks with the trainer's own forward
+    evaluate.py CLIPS --asked FILE             writes what is asked, for pipeline.py
+    evaluate.py CLIPS --answers FILE           scores what came through the real pipeline
 
-Decodes with GStreamer, takes each clip's frames uniformly by time as the plugin does, shrinks them with Pillow's bicubic filter, asks
-everything there is to ask, and compares greedy answers with the truth as strings (boxes: overlap). Sampled frames are kept in
-CLIPS/frames.npz, so that a second model costs only its own time.
+Asks everything there is to ask and compares greedy answers with the truth as strings (boxes: overlap). The first way decodes with GStreamer,
+takes each clip's frames as the plugin does, and shrinks them with Pillow's bicubic filter; it keeps them in CLIPS/frames.npz, so that
+a second model costs only its own time.
 """
 import argparse
 import collections
@@ -29,8 +31,8 @@ def sampled(folder, t):
     line = f"gst-launch-1.0 -q filesrc location={folder}/{t['file']} ! decodebin ! videoconvert ! video/x-raw,format=RGBx ! fdsink fd=1"
     raw = subprocess.run(line.split(), stdout=subprocess.PIPE, check=True).stdout
     video = np.frombuffer(raw, np.uint8).reshape(-1, h, w, 4)[..., :3]
-    at = [round((t["start"] + t["duration"] * k / n) * t["fps"]) for k in range(n)]
-    # Events fall between frames k - 1/2 and k of the n samples, never on one.
+    # The frame on display in the middle of each n-th part.
+    at = [int((t["start"] + t["duration"] * (k + 0.5) / n) * t["fps"] + 1e-6) for k in range(n)]
     return np.stack([np.asarray(Image.fromarray(video[i]).resize((scenes.SIZE, scenes.SIZE), Image.BICUBIC)) for i in at])
 
 
@@ -61,7 +63,7 @@ def asked(t):
         out.append(("caption", "Describe this video.", cap))
     sizes = all(o["size"] for o in t["objects"])
     seen = set()
-    for a, q, s in questions.turns(rng, f):
+    for a, q, s, *_ in questions.turns(rng, f):
         if q not in seen and (a != "size" or sizes):
             seen.add(q)
             out.append((a, q, str(s)))
@@ -82,17 +84,30 @@ def numbers(s):
     return [int(v) for v in m.groups()] if m else [0, 0, 0, 0]
 
 
+def answers(args, clips):
+    """Per clip the answers to asked(), by the trainer's forward."""
+    net, tx = generate.load(args.model), T.Text(args.model)
+    path = f"{args.clips}/frames.npz"
+    cache = dict(np.load(path)) if os.path.exists(path) else {}
+    missing = [t for t in clips if t["file"] not in cache]
+    for t in missing:
+        cache[t["file"]] = sampled(args.clips, t)
+    if missing:
+        np.savez_compressed(path, **cache)
+    for t in clips:
+        yield generate.answer(net, tx, cache[t["file"]], [q for _, q, _ in asked(t)])
+
+
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("model")
     p.add_argument("clips")
+    p.add_argument("--model")
+    p.add_argument("--asked")
+    p.add_argument("--answers")
     p.add_argument("--limit", type=int, default=10**9, help="clips of each kind")
     p.add_argument("--wrong", action="store_true", help="print wrong answers")
     args = p.parse_args()
     torch.set_num_threads(1)
-    net, tx = generate.load(args.model), T.Text(args.model)
-    path = f"{args.clips}/frames.npz"
-    cache = dict(np.load(path)) if os.path.exists(path) else {}
     clips, taken = [], collections.Counter()
     score, never = collections.defaultdict(list), collections.defaultdict(list)
     for line in open(f"{args.clips}/truth.jsonl"):
@@ -100,16 +115,20 @@ def main():
         taken[t["kind"]] += 1
         if taken[t["kind"]] <= args.limit:
             clips.append(t)
-    missing = [t for t in clips if t["file"] not in cache]
-    for t in missing:
-        cache[t["file"]] = sampled(args.clips, t)
-    if missing:
-        np.savez_compressed(path, **cache)
-    for t in clips:
-        todo = asked(t)
-        got = generate.answer(net, tx, cache[t["file"]], [q for _, q, _ in todo])
+    if args.asked:
+        with open(args.asked, "w") as f:
+            for t in clips:
+                f.write(json.dumps({k: t[k] for k in ("file", "start", "duration", "frames")} | {"questions": [q for _, q, _ in asked(t)]}) + "\n")
+        return
+    if args.answers:
+        known = {r["file"]: r["answers"] for r in map(json.loads, open(args.answers))}
+        clips = [t for t in clips if t["file"] in known]
+        replies = [known[t["file"]] for t in clips]
+    else:
+        replies = answers(args, clips)
+    for t, got in zip(clips, replies):
         unseen = t["kind"] == "single" and scenes.held_out(*(t["objects"][0][k] for k in ("shape", "color", "action")))
-        for (a, q, want), g in zip(todo, got):
+        for (a, q, want), g in zip(asked(t), got):
             right = overlap(numbers(want), numbers(g)) if a == "box" else g == want
             for key in (f"{t['kind']} {a}", f"all {a}"):
                 score[key].append(right)

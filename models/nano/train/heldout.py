@@ -5,7 +5,7 @@
     heldout.py --out DIR [--seed S] [KIND=COUNT ...]
 
 Kinds: single, image, pattern, cut, several, moving, text, compare. Writes DIR/NNNNN-kind.mp4 and DIR/truth.jsonl, one object a line: file,
-kind, duration (of the chunk), start (of the chunk in the file), frames (to sample from the chunk) and what is true of it. Needs the
+kind, duration (of the chunk), start (of the chunk in the file), frames (to sample from the chunk) and what is true of it. Chunks last a second, patterns two. Needs the
 distribution's Python with cairo and numpy, and GStreamer with x264enc, openh264enc, mp4mux.
 """
 import argparse
@@ -209,7 +209,7 @@ def event_time(r, n):
 
 def clip(kind, r, out):
     w, h = r.choice(SIZES)
-    fps, seconds = r.choice([25, 30]), 2
+    fps, seconds = r.choice([25, 30]), 2 if kind == "pattern" else 1
     n = {"image": 1, "compare": 2, "eight": 8}.get(kind, 4)
     truth = {"file": os.path.basename(out), "kind": kind, "width": w, "height": h, "fps": fps, "start": 0, "duration": seconds, "frames": n, "objects": []}
     count = fps * seconds

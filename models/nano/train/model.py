@@ -23,7 +23,7 @@ def attend(q, k, v, mask=None):
     s = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
         s = s + mask
-    return s.softmax(-1).to(v.dtype) @ v
+    return s.softmax(-1) @ v
 
 
 class VitAttention(nn.Module):
@@ -111,8 +111,8 @@ class RmsNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(h))
 
     def forward(self, x):
-        x = x.float()
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
+        y = x.float()
+        return (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6)).to(x.dtype) * self.weight
 
 
 def rotate(x, cos, sin):
@@ -137,10 +137,10 @@ class LlmAttention(nn.Module):
             if cache:
                 k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
             cache[:] = [k, v]
-        g = self.heads // self.kv
-        k, v = (t[:, :, None].expand(-1, -1, g, -1, -1).reshape(b, self.heads, -1, self.d) for t in (k, v))
-        x = attend(q.to(v.dtype), k.to(v.dtype), v, mask)
-        return self.o_proj(x.transpose(1, 2).reshape(b, n, -1))
+        # Heads that share keys and values: [b, kv, group, n, d].
+        q = q.view(b, self.kv, -1, n, self.d)
+        x = attend(q, k[:, :, None], v[:, :, None], None if mask is None else mask[:, None])
+        return self.o_proj(x.reshape(b, self.heads, n, self.d).transpose(1, 2).reshape(b, n, -1))
 
 
 class LlmMlp(nn.Module):
@@ -181,15 +181,17 @@ class Llm(nn.Module):
         self.lm_head = nn.Linear(CFG["llm"], vocab, bias=False)
 
     def forward(self, x, pos, mask, caches=None):
-        """x [R, L, H], pos [R, L], mask additive or None -> hidden [R, L, H] after the last norm."""
+        """x [R, L, H], pos [R, L], mask additive or None -> hidden [R, L, H] after each layer; the last one normalised."""
         d = CFG["llm"] // CFG["heads"]
         inv = CFG["theta"] ** (-torch.arange(0, d, 2).float() / d)
         a = pos.float()[:, None, :, None] * inv
         a = torch.cat([a, a], -1)
-        cos, sin = a.cos(), a.sin()
+        cos, sin = a.cos().to(x.dtype), a.sin().to(x.dtype)
+        out = []
         for i, layer in enumerate(self.model.layers):
             x = layer(x, cos, sin, mask, caches[i] if caches else None)
-        return self.model.norm(x)
+            out.append(x)
+        return out[:-1] + [self.model.norm(x)]
 
 
 def pixel_shuffle(x):
@@ -220,55 +222,17 @@ class Nano(nn.Module):
     def patches(self, frames):
         """u8 [F, 112, 112, 3] -> [F, 64, C]."""
         x = (frames.permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
-        return self.vision_model(x)
+        return self.vision_model(x.to(self.mlp1[1].weight.dtype))
 
     def visual(self, patches):
         return self.mlp1(pixel_shuffle(patches))
 
-    def hidden(self, visual, ids, image_at, pos, mask, caches=None):
-        """Merge [F, 16, H] into the rows at the flat positions image_at [F*16], then decode."""
+    def layers(self, visual, ids, image_at, pos, mask, caches=None):
+        """Merge [F, 16, H] into the rows at the flat positions image_at [F*16], then decode: hidden states after each layer."""
         x = self.language_model.model.embed_tokens(ids)
         if visual is not None:
-            x = x.flatten(0, 1).index_copy(0, image_at, visual.flatten(0, 1).to(x.dtype)).view_as(x)
+            x = x.flatten(0, 1).index_copy(0, image_at, visual.flatten(0, 1)).view_as(x)
         return self.language_model(x, pos, mask, caches)
 
-
-class Dense(nn.Module):
-    """Training-only heads on single patches: what covers it, in which colour, where that thing's centre is, what lies behind."""
-    def __init__(self, shapes, colours, grounds):
-        super().__init__()
-        self.sizes = (shapes, colours, grounds, 4)
-        self.norm = nn.LayerNorm(CFG["vit"])
-        self.head = nn.Linear(CFG["vit"], sum(self.sizes))
-
-    def forward(self, patches, shape, colour, ground, box):
-        s, c, g, b = self.head(self.norm(patches)).float().split(self.sizes, -1)
-        # Covered patches are a tenth of all: averaged with the rest, what covers them is never learned.
-        hit, rest = shape > 0, shape == 0
-        off = (b - box)[hit & (box[..., 2] > 0)].abs().sum() / (hit.sum() * 4 + 1)
-        return (F.cross_entropy(s[hit], shape[hit], reduction="sum") / (hit.sum() + 1) + F.cross_entropy(c[hit], colour[hit], reduction="sum") / (hit.sum() + 1)
-                + F.cross_entropy(s[rest], shape[rest]) + 0.5 * F.cross_entropy(g.flatten(0, 1), ground.flatten()) + 2 * off)
-
-
-def place_loss(visual, shape, box):
-    """Asks of the visual tokens [F, 16, H], normalised as the decoder's first norm does, to hold in their first 12 channels where the
-    object on them is and how large, or else where they are themselves. Left alone, position is a hundredth of a token's variance and the
-    decoder, though it looks at the right token, cannot tell which one that is."""
-    i = torch.arange(GRID * GRID)
-    own = torch.stack([i % GRID + 0.5, i // GRID + 0.5], 1) / GRID
-    hit = (shape > 0) & (box[..., 2] > 0)
-    centre = own + box[..., :2] * hit[..., None] * (4 / GRID)
-    # One value a token: that of the covered patch with the largest object, or the mean of four bare ones.
-    p = torch.cat([centre, box[..., 2:] * hit[..., None], hit[..., None].float()], -1)
-    p = pixel_shuffle(p).unflatten(-1, (4, 5))
-    best = p[..., 4].argmax(-1)[..., None, None].expand(-1, -1, 1, 5)
-    covered = p[..., 4].any(-1)
-    t = torch.where(covered[..., None], p.gather(2, best).squeeze(2), p.mean(2))
-    x, y = t[..., 0], t[..., 1]
-    tau = 2 * math.pi
-    code = torch.stack([3 * x - 1.5, 3 * y - 1.5, (tau * x).sin(), (tau * x).cos(), (tau * y).sin(), (tau * y).cos(), (tau / 2 * x).cos() * 1.4,
-                        (tau / 2 * y).cos() * 1.4, (tau * 2 * x).sin(), (tau * 2 * y).sin(), 1.5 * t[..., 2], 1.5 * t[..., 3]], -1)
-    v = visual.float()
-    v = v * torch.rsqrt(v.pow(2).mean(-1, keepdim=True) + 1e-6)
-    e = (v[..., :12] - code).pow(2).mean(-1)
-    return (e * covered).sum() / (covered.sum() + 1) + (e * ~covered).sum() / ((~covered).sum() + 1)
+    def hidden(self, *args):
+        return self.layers(*args)[-1]

@@ -4,7 +4,7 @@
 Facts: kind (single, several, pattern, text, compare, cut), n, background (a colour, gradient, noise, checkers, bars), objects with
 shape, color, action, and where they apply color2, frame (1-based, first frame of the change), cells (place in each frame), size,
 boxes (per frame, fractions); text, color; pattern; what; parts (two facts) and cut (frame) of a scene cut.
-`turns(rng, facts)` gives [(attribute, question, answer)].
+`turns(rng, facts)` gives [(attribute, question, answer)], and a fourth item (object, frame) where the question is about one object's place.
 """
 from scenes import COLORS, SHAPES, cell_of, extent, size_of, state
 
@@ -38,7 +38,8 @@ def look_at(o, scene):
     seen = [state(o, scene, k) for k in range(scene["n"])]
     return {**o, "size": size_of(o["r"]), "cells": [cell_of(s[0], s[1]) for s in seen],
             "edge": [min(abs(v * 3 - j) for v in s[:2] for j in (1, 2)) for s in seen],
-            "boxes": [extent(o, scene, k) for k in range(scene["n"])]}
+            "boxes": [extent(o, scene, k) for k in range(scene["n"])],
+            "centres": [s[:2] for s in seen]}
 
 
 def article(s):
@@ -135,10 +136,10 @@ def place_turns(rng, f, o, which):
     k = int(rng.integers(n))
     shown = not (o["action"] == "appear" and k + 1 < o["frame"] or o["action"] == "disappear" and k + 1 >= o["frame"])
     if o["action"] in ("still", "turn"):
-        out.append(("position", pick(rng, [f"Where is {which}?", f"In which part of the frame is {which}?"]), o["cells"][0].capitalize()))
-        out.append(("box", BOX.format(f"the {name(o)}"), boxed(f"the {name(o)}", o["boxes"][0])))
+        out.append(("position", pick(rng, [f"Where is {which}?", f"In which part of the frame is {which}?"]), o["cells"][0].capitalize(), (o, 0)))
+        out.append(("box", BOX.format(f"the {name(o)}"), boxed(f"the {name(o)}", o["boxes"][0]), (o, 0)))
     elif shown and n > 1:
-        out.append(("position", f"Where is {which} in Frame{k + 1}?", o["cells"][k].capitalize()))
+        out.append(("position", f"Where is {which} in Frame{k + 1}?", o["cells"][k].capitalize(), (o, k)))
     # Close to a border between two cells the answer is a coin toss.
     return [t for t in out if t[0] != "position" or o["edge"][k if "Frame" in t[1] else 0] > 0.08]
 

@@ -87,7 +87,7 @@ def size_of(r):
 
 def thing(rng, shape, color, x, y, r):
     return {"shape": shape, "color": color, "action": "still", "x": float(x), "y": float(y), "r": r,
-            "look": {"rgb": rgb(rng, color), "rot": float(rng.uniform(-12, 12) if shape != "star" else rng.uniform(-36, 36))
+            "look": {"rgb": rgb(rng, color), "inner": float(rng.uniform(.38, .52)), "rot": float(rng.uniform(-12, 12) if shape != "star" else rng.uniform(-36, 36))
                      * (rng.random() < .6), "from": (float(x), float(y), r), "to": (float(x), float(y), r)}}
 
 
@@ -271,8 +271,8 @@ def cut(rng, n):
 
 # --- drawing ---------------------------------------------------------------------------------------------------------------------
 
-def distance(shape, x, y):
-    """Signed distance, in radii, to the outline of a shape of radius about 1 centred on its box."""
+def distance(shape, x, y, inner):
+    """Signed distance, in radii, to the outline of a shape of radius about 1 centred on its box; inner: radius of a star's inner corners."""
     if shape == "circle":
         return np.hypot(x, y) - 1
     if shape == "square":
@@ -283,7 +283,7 @@ def distance(shape, x, y):
     a = np.abs((np.arctan2(x, -y) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)
     rho = np.hypot(x, y)
     # The edge runs from the tip (1.08, 0) to the inner corner at 36 degrees.
-    ix, iy = 0.47 * np.cos(np.pi / 5), 0.47 * np.sin(np.pi / 5)
+    ix, iy = inner * np.cos(np.pi / 5), inner * np.sin(np.pi / 5)
     nx, ny = iy, 1.08 - ix
     return (rho * np.cos(a) * nx + rho * np.sin(a) * ny - 1.08 * nx) / np.hypot(nx, ny)
 
@@ -308,7 +308,7 @@ def extent(o, scene, k):
     return np.clip([x + lo[0] * rx, y + lo[1] * ry, x + hi[0] * rx, y + hi[1] * ry], 0, 1)
 
 
-def draw_shape(canvas, shape, color, x, y, rx, ry, rot, soft):
+def draw_shape(canvas, shape, color, x, y, rx, ry, rot, soft, inner=.45):
     """Blend in place; returns the slice and the coverage."""
     h, w = canvas.shape[:2]
     x, y, rx, ry = x * w, y * h, rx * w, ry * h
@@ -321,7 +321,7 @@ def draw_shape(canvas, shape, color, x, y, rx, ry, rot, soft):
     if rot:
         c, s = np.cos(np.deg2rad(rot)), np.sin(np.deg2rad(rot))
         lx, ly = lx * c + ly * s, ly * c - lx * s
-    alpha = np.clip(0.5 - distance(shape, lx, ly) * np.sqrt(rx * ry) / soft, 0, 1)[..., None]
+    alpha = np.clip(0.5 - distance(shape, lx, ly, inner) * np.sqrt(rx * ry) / soft, 0, 1)[..., None]
     box = (slice(y0, y1), slice(x0, x1))
     canvas[box] += (color - canvas[box]) * alpha
     return box, alpha[..., 0]
@@ -375,8 +375,10 @@ def draw_ground(rng, name, look, n, size):
 
 def fonts():
     """Any sans, serif and mono faces of these two families; Pillow's own if there are none."""
-    names = [f"/usr/share/fonts/truetype/dejavu/DejaVu{f}.ttf" for f in ("Sans", "Sans-Bold", "SansMono-Bold", "Serif-Bold", "SansCondensed-Bold")]
-    names += [f"/usr/share/fonts/truetype/liberation*/Liberation{f}.ttf" for f in ("Sans-Regular", "Sans-Bold", "Serif-Bold", "Mono-Bold")]
+    names = [f"/usr/share/fonts/truetype/dejavu/DejaVu{f}.ttf" for f in
+             ("Sans", "Sans-Bold", "SansMono-Bold", "SansMono", "Serif", "Serif-Bold", "SansCondensed-Bold", "SerifCondensed-Bold")]
+    names += [f"/usr/share/fonts/truetype/liberation*/Liberation{f}.ttf" for f in
+              ("Sans-Regular", "Sans-Bold", "Sans-Bold", "Serif-Bold", "Serif-Bold", "Serif-Regular", "Mono-Bold", "Mono-Regular", "SansNarrow-Bold")]
     files = [f for n in names for f in sorted(glob.glob(n))]
     return [ImageFont.truetype(f, 48) for f in files] or [ImageFont.load_default(48)]
 
@@ -385,7 +387,7 @@ FONTS = []
 
 
 def draw_text(canvas, s, g):
-    """Blend text into [n, S, S, 3]; returns (char, x, y) with the centres as fractions."""
+    """Blend text into [n, S, S, 3]; returns (char, x1, x2) in fractions."""
     if not FONTS:
         FONTS.extend(fonts())
     font = FONTS[g["font"] % len(FONTS)]
@@ -397,21 +399,38 @@ def draw_text(canvas, s, g):
     x, y = round(g["x"] * size), round(g["y"] * size)
     a = np.asarray(im.resize((w, h), Image.BICUBIC), np.float32)[: size - y, : size - x, None] / 255
     canvas[:, y:y + a.shape[0], x:x + a.shape[1]] += (g["rgb"] - canvas[:, y:y + a.shape[0], x:x + a.shape[1]]) * a
-    mids = [(font.getlength(s[:i]) + font.getlength(s[:i + 1])) / 2 - box[0] for i in range(len(s))]
-    return [(c, g["x"] + m / im.width * g["w"], g["y"] + g["h"] / 2) for c, m in zip(s, mids)]
+    ends = [g["x"] + (font.getlength(s[:i]) - box[0]) / im.width * g["w"] for i in range(len(s) + 1)]
+    return list(zip(s, ends, ends[1:]))
+
+
+def so_far(labels, o, k, visible):
+    """What has happened to the only object by frame k, and in which frame."""
+    late = "frame" in o and k + 1 >= o["frame"]
+    act = o["action"] if late or o["action"] in MOVES else "still"
+    labels["act"][k] = ACTIONS.index(act) if visible or late else len(ACTIONS) + 1
+    labels["at"][k] = o["frame"] if late else 0
 
 
 def render(rng, scene, jpeg=0.5):
-    """u8 [n, 112, 112, 3] and labels {shape, color, ground [n, 64] int8, box [n, 64, 4] f32}."""
+    """u8 [n, 112, 112, 3] and labels, each with n first: of patches shape, color, ground, char and slot (its place in the word) [64], box [64, 4]
+    (offset of the centre, half extents), cover [64, 4] by each object; of frames objs [4, 10] (there, shape, color, centre, box, motion),
+    text [4], act, at (see heads.py); -100 where there is nothing to learn."""
     n = scene["n"]
-    labels = {"shape": np.zeros((n, 64), np.int8), "color": np.zeros((n, 64), np.int8), "ground": np.zeros((n, 64), np.int8),
-              "box": np.zeros((n, 64, 4), np.float32)}
+    labels = {k: np.zeros((n, 64), np.int8) for k in ("shape", "color", "ground", "char", "slot")}
+    labels |= {"box": np.zeros((n, 64, 4), np.float32), "cover": np.zeros((n, 64, 4), np.float16), "objs": np.zeros((n, 4, 10), np.float32),
+               "text": np.zeros((n, 4), np.int8), "act": np.full(n, -100, np.int16), "at": np.full(n, -100, np.int16)}
+    labels["objs"][..., 9] = -100
     if "parts" in scene:
         a, b = ({**p, "n": n, "aspect": scene["aspect"]} for p in scene["parts"])
         seed = int(rng.integers(1 << 30))
         (fa, la), (fb, lb) = (render(np.random.default_rng(seed), p, jpeg) for p in (a, b))
         k = scene["cut"] - 1
-        return np.concatenate([fa[:k], fb[k:]]), {key: np.concatenate([la[key][:k], lb[key][k:]]) for key in la}
+        labels = {key: np.concatenate([la[key][:k], lb[key][k:]]) for key in la}
+        if scene["kind"] == "cut":
+            labels["act"][1:k], labels["act"][k:], labels["at"][:k], labels["at"][k:] = ACTIONS.index("still"), len(ACTIONS), 0, k + 1
+        else:
+            labels["act"][:], labels["at"][:] = -100, -100
+        return np.concatenate([fa[:k], fb[k:]]), labels
     # Most are drawn at the model's size; some larger and shrunk as the plugin will.
     size = SIZE if rng.random() > 0.08 else int(rng.integers(170, 300))
     canvas = draw_ground(rng, scene["background"], scene["ground"], n, size)
@@ -419,12 +438,16 @@ def render(rng, scene, jpeg=0.5):
     soft = rng.uniform(0.8, 1.7)
     w, h = scene["aspect"]
     for k in range(n):
-        for o in scene["objects"]:
+        for j, o in enumerate(scene["objects"]):
             x, y, r, color, paint, visible = state(o, scene, k)
+            if scene["kind"] == "single" and k:
+                so_far(labels, o, k, visible)
             if not visible:
                 continue
+            move = MOVES.index(o["action"]) if o["action"] in MOVES and k else -100
+            labels["objs"][k, j] = (1, SHAPES.index(o["shape"]), COLORS.index(color), x, y, *extent(o, scene, k), move)
             rx, ry = r * min(w, h) / w, r * min(w, h) / h
-            hit = draw_shape(canvas[k], o["shape"], paint, x, y, rx, ry, o["look"]["rot"], soft)
+            hit = draw_shape(canvas[k], o["shape"], paint, x, y, rx, ry, o["look"]["rot"], soft, o["look"]["inner"])
             if hit is None:
                 continue
             # Which patches it covers by more than a fifth, or that hold its centre.
@@ -433,6 +456,7 @@ def render(rng, scene, jpeg=0.5):
             full = full if size == SIZE else np.asarray(Image.fromarray(full).resize((SIZE, SIZE), Image.BOX))
             cover = full.reshape(GRID, PATCH, GRID, PATCH).mean((1, 3))
             cover[min(GRID - 1, max(0, int(y * GRID))), min(GRID - 1, max(0, int(x * GRID)))] = 1
+            labels["cover"][k, :, j] = np.where(cover.ravel() > 0.04, cover.ravel(), 0)
             on = np.flatnonzero(cover > 0.2)
             labels["shape"][k, on] = 1 + SHAPES.index(o["shape"])
             labels["color"][k, on] = 1 + COLORS.index(color)
@@ -444,10 +468,14 @@ def render(rng, scene, jpeg=0.5):
             at = (min(7, int(scene["path"][k][1] * 8))) * 8 + min(7, int(scene["path"][k][0] * 8))
             labels["shape"][k, at], labels["color"][k, at] = 1, 1 + COLORS.index("white")
     if "glyphs" in scene:
-        for c, x, y in draw_text(canvas, scene["text"], scene["glyphs"]):
-            at = min(7, int(y * 8)) * 8 + min(7, max(0, int(x * 8)))
-            labels["shape"][:, at] = 5 + CHARS.index(c)
-            labels["color"][:, at] = 1 + COLORS.index(scene["color"])
+        g = scene["glyphs"]
+        mid = (np.arange(GRID) + 0.5) / GRID
+        rows = np.abs(mid - g["y"] - g["h"] / 2) < max(g["h"], 0.13) / 2
+        for i, (c, x1, x2) in enumerate(draw_text(canvas, scene["text"], g)):
+            columns = (mid > x1) & (mid < x2)
+            columns[min(7, max(0, int((x1 + x2) / 2 * GRID)))] = True
+            on = np.flatnonzero(rows[:, None] & columns)
+            labels["char"][:, on], labels["slot"][:, on], labels["text"][:, i] = 1 + CHARS.index(c), 1 + i, 1 + CHARS.index(c)
     # What a camera or a codec does: a little gain, offset, sensor noise; then JPEG with subsampled chroma for H.264's share.
     canvas *= rng.uniform(0.94, 1.06)
     canvas += rng.uniform(-6, 6)
@@ -469,20 +497,25 @@ def render(rng, scene, jpeg=0.5):
 # --- curriculum ------------------------------------------------------------------------------------------------------------------
 
 def still_life(rng, words):
-    """One frame for the dense pretraining: mostly a single large object, whose shape is easiest to learn from."""
+    """One frame for the dense pretraining: much text, whose letters take longest, and single objects, large and small."""
     u = rng.random()
-    return single(rng, 1, big=rng.random() < .6) if u < .72 else several(rng, 1) if u < .86 else text(rng, 1, words) if u < .97 else pattern(rng, 1)
+    return single(rng, 1, big=rng.random() < .4) if u < .38 else several(rng, 1) if u < .58 else text(rng, 1, words) if u < .97 else pattern(rng, 1)
 
 
-def sample(rng, n, progress, words):
-    """A scene of n frames; `progress` 0 to 1 moves the mixture from one object to everything."""
-    hard = float(np.clip((progress - 0.1) / 0.3, 0, 1))
-    kinds = {"single": 1.0, "pattern": 0.16, "cut": 0.16 * (n > 1), "several": 0.08 + 0.5 * hard, "moving": 0.35 * hard * max(0, progress - .3) * (n > 1),
-             "text": 0.08 + 0.2 * hard, "compare": (0.1 + 0.35 * hard) * (n == 2)}
+def sample(rng, n, rows, words):
+    """A scene of n frames; `rows`, those already trained on, move the mixture from one object to everything."""
+    hard = float(np.clip((rows - 1500) / 6500, 0, 1))
+    more = float(np.clip((rows - 8000) / 8000, 0, 1))
+    if n == 1:
+        # Four different pictures a row: the place for what time does not change.
+        kinds = {"single": 0.4, "pattern": 0.12, "several": 0.15 + 0.45 * hard, "text": 0.5}
+    else:
+        kinds = {"single": 1.0, "pattern": 0.12, "cut": 0.16, "several": 0.1 + 0.15 * hard, "moving": 0.4 * more, "text": 0.08,
+                 "compare": (0.2 + 0.5 * hard) * (n == 2)}
     p = np.array(list(kinds.values()))
     kind = pick(rng, list(kinds), p / p.sum())
     if kind == "single":
-        return single(rng, n, big=rng.random() < 0.5 * (1 - progress))
+        return single(rng, n, big=rng.random() < 0.5 * (1 - hard))
     if kind in ("several", "moving"):
         moving = kind == "moving"
         return several(rng, n, pick(rng, [1, 2, 3], (.15, .5, .35)) if moving else None, moving)

@@ -41,7 +41,7 @@ def corpus():
     rng = np.random.default_rng(0)
     for i in range(12000):
         n = int(rng.choice([1, 2, 4, 8]))
-        f = scenes.sample(rng, n, 1.0, WORDS)
+        f = scenes.sample(rng, n, 10**6, WORDS)
         yield open_prompt(n).replace("<IMG_CONTEXT>", "")
         facts = questions.facts(f)
         if f["kind"] == "single":
@@ -55,7 +55,7 @@ def corpus():
             yield questions.caption(facts) or ""
         else:
             yield questions.caption(facts).replace(f["text"], "")
-        for a, q, s in questions.turns(rng, facts):
+        for a, q, s, *_ in questions.turns(rng, facts):
             yield ask(q)
             if a != "text":
                 yield s

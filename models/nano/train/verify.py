@@ -55,7 +55,7 @@ def main(folder):
     worst, same, total = 0, 0, 0
     for i in range(20):
         n = (1, 2, 4, 8)[i % 4]
-        frames, _ = scenes.render(rng, scenes.sample(rng, n, 1.0, T.WORDS))
+        frames, _ = scenes.render(rng, scenes.sample(rng, n, 10**6, T.WORDS))
         prompt = T.open_prompt(n) + T.ask(("Describe this video.", "What color is it?")[i // 4 % 2])
         ids = tok(prompt, add_special_tokens=False)["input_ids"]
         assert ids == tx.tok.encode(prompt, add_special_tokens=False).ids

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Batches: scenes rendered and packed with their questions into rows of fixed length."""
+import os
+
+import numpy as np
+import torch
+
+import heads
+import questions
+import scenes
+import text as T
+
+ROWS = 12                   # rows a step; half as many of eight frames
+LENGTH = {4: 288, 8: 384}   # tokens a row, by its frames
+# How much likelier than others a question is to be among the few asked about a scene; a box is long and would rarely fit.
+FAVOUR = {"motion": 6, "position": 6, "event": 4, "frame": 4, "shape": 2, "box": 5, "text": 5, "compare": 3, "countof": 1, "count": 1,
+          "background": .3, "yesno": .5, "absent": .6, "foreign": .3}
+# Frames of the samples in a row; the odd counts are those of a stream's last chunk.
+FOUR = [(4,), (2, 2), (2, 1, 1), (1, 1, 1, 1), (3, 1)]
+EIGHT = [(8,), (8,), (5, 3), (6, 2), (7, 1)]
+
+
+def switch(name):
+    """Parts of the recipe that NANO_OFF=a,b leaves out, to measure what they bring."""
+    return name not in os.environ.get("NANO_OFF", "").split(",")
+
+
+def branches(rng, scene, room, tx):
+    """(token ids, length of the answer they are part of or 0, attribute or "", place) that each continue the scene's prompt; together at most
+    `room` tokens. place: {offset of the prompt's last token: coordinates} where an answer is about one object's place."""
+    f = questions.facts(scene)
+    pool = questions.turns(rng, f)
+    pool.sort(key=lambda t: -rng.random() ** (1 / FAVOUR.get(t[0], 1)))
+    cap = questions.caption(f)
+    if cap and rng.random() < (0.75 if f["kind"] != "several" else 0.45):
+        pool.insert(0, ("caption", questions.pick(rng, questions.CAPTION), cap))
+    out, asked = [], set()
+    while pool:
+        turns = [pool.pop(0)]
+        if rng.random() < 0.12 and pool and turns[0][0] != "box":
+            turns.append(pool.pop(0))
+        if turns[0][0] in ("color", "shape") and len(turns) == 1 and rng.random() < 0.15 and " at the " not in turns[0][1]:
+            turns = [questions.choice(rng, *turns[0][:3])]
+        if any(t[1] in asked for t in turns):
+            continue
+        asked |= {t[1] for t in turns}
+        ids, answer, attr, place = [], [], [], {}
+        for i, (a, q, s, *where) in enumerate(turns):
+            ask = tx.ids((T.again if i else T.ask)(q))
+            ans = tx.ids(str(s)) + [tx.end]
+            ids += ask + ans
+            if where:
+                o, k = where[0]
+                place[len(ids) - len(ans) - 1] = [*o["centres"][k], *o["boxes"][k]]
+            answer += [0] * len(ask) + [len(ans)] * len(ans)
+            attr += [""] * len(ask) + [a] * len(ans)
+        if len(ids) > room:
+            if room < 14:
+                break
+            continue
+        room -= len(ids)
+        out.append((ids, answer, attr, place))
+    return out
+
+
+def row(rng, plan, rows, tx):
+    """One packed row. plan: frames of each sample; rows: how many have been trained on."""
+    length = LENGTH[sum(plan)]
+    r = {k: np.zeros(length, np.int64) for k in ("ids", "pos", "seg", "br")}
+    r |= {"target": np.full(length, -100), "weight": np.zeros(length, np.float32), "images": [], "frames": [], "labels": [], "tags": [], "asks": []}
+    at, share = 0, (length - sum(len(tx.ids(T.open_prompt(n, T.SYSTEM))) for n in plan)) // len(plan)
+    spare = 0
+    for s, n in enumerate(plan):
+        scene = scenes.sample(rng, n, rows, T.WORDS)
+        frames, labels = scenes.render(rng, scene, 0.5 if switch("jpeg") else 0)
+        r["frames"].append(frames)
+        r["labels"].append(labels)
+        start = tx.ids(T.open_prompt(n))
+        r["images"] += [at + i for i, t in enumerate(start) if t == tx.context]
+        r["ids"][at:at + len(start)] = start
+        r["pos"][at:at + len(start)] = np.arange(len(start))
+        r["seg"][at:at + len(start)] = s + 1
+        at += len(start)
+        used = 0
+        for b, (ids, answer, attr, place) in enumerate(branches(rng, scene, share + spare, tx)):
+            m = len(ids)
+            r["ids"][at:at + m], r["seg"][at:at + m], r["br"][at:at + m] = ids, s + 1, b + 1
+            r["pos"][at:at + m] = len(start) + np.arange(m)
+            # Predicted one position earlier. Square averaging: a response of x tokens weighs sqrt(x), not x.
+            for i in range(m):
+                if answer[i]:
+                    r["target"][at + i - 1] = ids[i]
+                    r["weight"][at + i - 1] = answer[i] ** -0.5 if switch("square") else 1
+            r["asks"] += [(at + i, xy) for i, xy in place.items()]
+            for a in dict.fromkeys(attr):
+                if a:
+                    r["tags"].append((a, [at + i - 1 for i in range(m) if attr[i] == a]))
+            at, used = at + m, used + m
+        spare += share - used
+    return r
+
+
+def batch(seed, rows, tx):
+    """Tensors of a step. Positions (images, ends, asks, tags) are flat, over all rows."""
+    rng = np.random.default_rng(seed)
+    if rng.random() < 0.04:
+        plans = [EIGHT[i] for i in rng.integers(len(EIGHT), size=ROWS // 2)]
+    else:
+        plans = [FOUR[i] for i in rng.choice(len(FOUR), ROWS, p=(.56, .1, .08, .2, .06))]
+    packed = [row(rng, p, rows, tx) for p in plans]
+    length = len(packed[0]["ids"])
+    t = {k: torch.from_numpy(np.stack([r[k] for r in packed])) for k in ("ids", "pos", "seg", "br", "target", "weight")}
+    t["images"] = torch.tensor([i * length + p for i, r in enumerate(packed) for p in r["images"]])
+    t["ends"] = t["images"].view(-1, T.VISUAL)[:, -1] + 1
+    asks = [(i * length + p, xy) for i, r in enumerate(packed) for p, xy in r["asks"]]
+    t["asks"] = torch.tensor([p for p, _ in asks], dtype=torch.long)
+    t["ask_xy"] = torch.tensor([xy for _, xy in asks]).view(-1, 6).float().clamp(0, 1)
+    t["frames"] = torch.from_numpy(np.concatenate([f for r in packed for f in r["frames"]]))
+    t["labels"] = heads.labels_of([x for r in packed for x in r["labels"]])
+    t["tags"] = [(a, [i * length + p for p in ps]) for i, r in enumerate(packed) for a, ps in r["tags"]]
+    return t
+
+
+def stills(seed, n):
+    """n single frames and their labels, for the dense pretraining."""
+    rng = np.random.default_rng(seed)
+    got = [scenes.render(rng, scenes.still_life(rng, T.WORDS), 0.5 if switch("jpeg") else 0) for _ in range(n)]
+    return torch.from_numpy(np.concatenate([g[0] for g in got])), heads.labels_of([g[1] for g in got])
+
+
+def block_mask(t):
+    """Causal, within a sample, and not between two branches of it."""
+    seg, br = t["seg"], t["br"]
+    ok = (seg[:, :, None] == seg[:, None]) & ((br[:, None] == 0) | (br[:, :, None] == br[:, None]))
+    ok &= torch.ones(seg.shape[1], seg.shape[1], dtype=torch.bool).tril()
+    return torch.zeros(ok.shape, dtype=torch.bfloat16).masked_fill(~ok, -1e4)[:, None]
