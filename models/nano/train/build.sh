@@ -1,14 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# build.sh STATE-DIR [ROWS]: makes the model anew, from nothing. Run again to go on after an interruption.
-# Needs Python with torch, numpy, pillow, tokenizers, safetensors, transformers (PyPI) and the DejaVu and Liberation fonts.
+# build.sh STATE-DIR [ROWS]: makes the model anew, from nothing. Run again to go on after an interruption. WORKERS (2) and PYTHON can be set.
+# Needs Python with torch, numpy, pillow, tokenizers, safetensors, transformers (PyPI), the DejaVu and Liberation fonts, and g++ (without: slower).
 set -eu
 here=$(dirname "$(readlink -f "$0")")
 python=${PYTHON:-python3}
 state=$1
+# Freed memory stays with the process: a step's large buffers come back every time.
+export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TOP_PAD_=268435456
 mkdir -p "$state/model"
 [ -f "$state/model/tokenizer.json" ] || "$python" "$here/text.py" "$state/model"
-"$python" "$here/train.py" --model "$state/model" --state "$state" --rows "${2:-170000}"
+"$python" "$here/train.py" --model "$state/model" --state "$state" --rows "${2:-40000}" --workers "${WORKERS:-2}"
 "$python" "$here/train.py" --model "$state/model" --state "$state" --export "$state/model" --last
 "$python" "$here/verify.py" "$state/model"
 echo "build.sh: the model is in $state/model"

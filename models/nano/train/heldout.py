@@ -9,6 +9,7 @@ kind, duration (of the chunk), start (of the chunk in the file), frames (to samp
 distribution's Python with cairo and numpy, and GStreamer with x264enc, openh264enc, mp4mux.
 """
 import argparse
+import fcntl
 import json
 import math
 import os
@@ -176,11 +177,13 @@ class Thing:
 
 
 def encode(out, w, h, fps, r, frames=None, source=None):
-    raw = f"fdsrc fd=0 ! rawvideoparse format=bgrx width={w} height={h} framerate={fps}/1"
+    raw = f"fdsrc fd=0 blocksize=1048576 ! rawvideoparse format=bgrx width={w} height={h} framerate={fps}/1"
     coder = (f"x264enc pass=qual quantizer={r.randint(18, 30)} speed-preset=superfast key-int-max={r.choice([15, 50, 250])}" if r.random() < .8 else
              f"openh264enc bitrate={w * h * 4} complexity=low")
     line = (f"gst-launch-1.0 -q {source or raw} ! videoconvert ! video/x-raw,format=I420 ! {coder} ! h264parse ! mp4mux ! filesink location={out}").split()
     p = subprocess.Popen(line, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    # A pipe of the usual 64 KB would have the two take turns a hundred times a frame.
+    fcntl.fcntl(p.stdin, fcntl.F_SETPIPE_SZ, 1 << 20)
     for f in frames or ():
         p.stdin.write(f)
     _, err = p.communicate()

@@ -39,14 +39,15 @@ class Mixed:
             p.copy_(self.master[k])
 
     @torch.no_grad()
-    def step(self, lr):
-        """lr: about the root mean square of a weight's change, over 0.3 for matrices. What has no gradient stays."""
+    def step(self, rate, vision=1.0):
+        """rate: about the root mean square of a weight's change, over 0.3 for matrices; of the vision tower's weights, `vision` times that.
+        What has no gradient stays."""
         grads = {k: p.grad.float() for k, p in self.copy.items() if p.grad is not None}
         norm = torch.stack([g.norm() for g in grads.values()]).norm().item()
         scale = min(1.0, self.clip / (norm + 1e-6))
         for k, g in grads.items():
             g.mul_(scale)
-            p = self.master[k]
+            p, lr = self.master[k], rate * vision if k.startswith("vision_model") else rate
             if k in self.matrices:
                 s = self.state.setdefault(k, {"m": torch.zeros_like(g)})
                 s["m"].mul_(self.momentum).add_(g)

@@ -30,7 +30,8 @@ def branches(rng, scene, room, tx):
     `room` tokens. place: {offset of the prompt's last token: coordinates} where an answer is about one object's place."""
     f = questions.facts(scene)
     pool = questions.turns(rng, f)
-    pool.sort(key=lambda t: -rng.random() ** (1 / FAVOUR.get(t[0], 1)))
+    among = 3 if f["kind"] == "several" else 1
+    pool.sort(key=lambda t: -rng.random() ** (1 / (FAVOUR.get(t[0], 1) * (among if t[0] in ("color", "shape") else 1))))
     cap = questions.caption(f)
     if cap and rng.random() < (0.75 if f["kind"] != "several" else 0.45):
         pool.insert(0, ("caption", questions.pick(rng, questions.CAPTION), cap))

@@ -508,9 +508,9 @@ def sample(rng, n, rows, words):
     more = float(np.clip((rows - 8000) / 8000, 0, 1))
     if n == 1:
         # Four different pictures a row: the place for what time does not change.
-        kinds = {"single": 0.4, "pattern": 0.12, "several": 0.15 + 0.45 * hard, "text": 0.5}
+        kinds = {"single": 0.4, "pattern": 0.12, "several": 0.15 + 0.85 * hard, "text": 0.5}
     else:
-        kinds = {"single": 1.0, "pattern": 0.12, "cut": 0.16, "several": 0.1 + 0.15 * hard, "moving": 0.4 * more, "text": 0.08,
+        kinds = {"single": 1.0, "pattern": 0.12, "cut": 0.16, "several": 0.1 + 0.25 * hard, "moving": 0.4 * more, "text": 0.08,
                  "compare": (0.2 + 0.5 * hard) * (n == 2)}
     p = np.array(list(kinds.values()))
     kind = pick(rng, list(kinds), p / p.sum())

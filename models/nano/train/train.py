@@ -6,7 +6,7 @@
 
 A row holds four frames (one clip of 4, or several shorter ones) packed with their questions. Two single-threaded workers share the
 weights without locks (Hogwild), which keeps a busy machine busy; what each sees depends on seed, worker and step alone. With
---workers 1 the weights, too, are a function of the seed. The course up to its last 40 %, where the learning rate falls to zero, is the
+--workers 1 the weights, too, are a function of the seed. The course up to its last 70 %, where the learning rate falls to zero, is the
 same for every N: an unfinished run may go on with another.
 """
 import argparse
@@ -33,7 +33,9 @@ LR = 1.5e-3
 DENSE_IMAGES = 96_000       # images of the dense pretraining
 BATCH_IMAGES = 32
 WARM = 4_000                # rows with the vision tower fixed
-DECAY = 0.6                 # share of the rows after which the learning rate falls to zero
+GUIDED = 14_000             # rows after which answers outweigh the heads: what they ask for is there by then, and has to be spoken of
+VISION = 0.25               # of the learning rate, for the tower once it is pretrained: at the full rate it forgets
+DECAY = 0.3                 # share of the rows after which the learning rate falls to zero
 
 
 def compiled(net):
@@ -156,12 +158,14 @@ def worker(rank, args, net, heads, ema, done, steps, ready):
         loss, right = answer_loss(mine, layers[-1], t)
         on_patch, on_token, hits = mine_heads.vision(patches, visual, t["labels"])
         deep = mine_heads.decoder(layers, t["images"], t["ends"], t["asks"], t["ask_xy"], t["labels"])
-        total = loss + 0.2 * (on_patch + on_token)
+        guide = 1 if n < GUIDED else 0.25
+        total = loss + 0.2 * (0.5 + 0.5 * guide) * (on_patch + on_token)
         if switch("deep"):
-            total = total + 0.2 * sum(deep.values())
+            # Finding the object that is asked about, among several, comes last and needs the most help.
+            total = total + 0.2 * guide * sum(deep.values()) + (0.5 if n >= GUIDED else 0) * deep["asked"]
         total.backward()
         lr = LR * min(1, (n + 1) / 600) * min(1, (1 - n / args.rows) / (1 - DECAY))
-        opt.step(max(lr, 1e-6))
+        opt.step(max(lr, 1e-6), VISION)
         steps[rank] += 1
         with done.get_lock():
             done[1] += len(t["ids"])
