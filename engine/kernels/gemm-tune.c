@@ -161,7 +161,7 @@ tune_class (Timing *t, IvlDevice *device, guint c, gint *shader, GError **error)
      * that isn't mostly empty. */
     gboolean candidate = variant < IVL_GEMM_GPU
                            ? s->variant < IVL_GEMM_GPU && s->rows == ivl_gemm_shaders[usual.shader].rows
-                           : s->variant >= IVL_GEMM_GPU && s->rows <= 4 * m && m <= 16 * s->rows;
+                           : s->variant == IVL_GEMM_GPU && s->rows <= 4 * m && m <= 16 * s->rows;
     double seconds;
     if (!candidate || i == usual.shader || ivl_gemm_lacks (device, s, t->weight))
       continue;

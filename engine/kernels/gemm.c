@@ -105,7 +105,7 @@ preferred_variant (const IvlDevice *device)
     if (strcmp (forced, ivl_gemm_variant_names[v]) == 0)
       return v;
   if (!device->software)
-    return device->coopmat_m ? IVL_GEMM_COOPMAT : IVL_GEMM_GPU;
+    return IVL_GEMM_GPU; /* cooperative matrices when named: their pipelines don't ask for full subgroups yet */
   return device->texels ? IVL_GEMM_TEXEL : IVL_GEMM_BUFFER;
 }
 
