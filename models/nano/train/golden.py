@@ -6,7 +6,7 @@
 OUT/frames.safetensors: `frames`, u8 [N, 112, 112, 3] RGB, already of the model's size. OUT/answers.json: a list of
     {"clip": name, "first": index of the first frame, "frames": how many, "question": text, "prompt": token ids of the whole prompt,
      "answer": token ids without the final <|im_end|>, "text": the answer, "margin": the least lead, in logits, of a chosen token}
-with three questions a clip: the caption first. Weights are the file's f16 values, arithmetic is f32.
+with up to three questions a clip: the caption first. Answers that a rounding could change (margin below 0.05) are left out. Weights are the file's f16 values, arithmetic is f32.
 """
 import json
 import os
@@ -48,6 +48,7 @@ def main(model, clips, out):
         frames.append(f)
     missing = {k: n for k, n in taken.items() if n}
     assert not missing, f"{clips} has too few clips: {missing}"
+    answers = [a for a in answers if a["margin"] >= 0.05]
     os.makedirs(out, exist_ok=True)
     save_file({"frames": torch.from_numpy(np.concatenate(frames))}, f"{out}/frames.safetensors")
     with open(f"{out}/answers.json", "w") as f:
