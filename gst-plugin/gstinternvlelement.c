@@ -76,7 +76,7 @@
  * gst-launch-1.0 rtspsrc location=rtsp://camera/1 ! decodebin ! internvl model-path=InternVL2_5-2B name=v \
  *     chunk-size=1 frame-rate=1/5 prompt="Is there a fire? Answer yes or no." ! fakesink \
  *     v.text_src ! application/x-json ! fdsink
- * ]| A question about one frame every five seconds, answers with all their data as JSON.
+ * ]| A question about one frame every five seconds, answers with all their data as JSON, a line each.
  * |[
  * gst-launch-1.0 -m rtspsrc location=rtsp://camera/1 ! decodebin ! internvl model-path=InternVL2_5-2B \
  *     chunk-size=1 frame-rate=1/2 prompt="Is there a person at the door?" choices="<yes,no>" alert-on=yes \

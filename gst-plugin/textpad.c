@@ -112,8 +112,15 @@ static GstBuffer *
 make_buffer (GstInternvlTextPad *pad, const GstInternvlResult *result)
 {
   const char *text = gst_structure_get_string (result->structure, "text");
-  char *out = pad->negotiated == GST_INTERNVL_TEXT_JSON ? gst_internvl_structure_to_json (result->structure) :
-      gst_internvl_text_for_subtitles (text ? text : "", pad->negotiated);
+  char *out;
+
+  if (pad->negotiated == GST_INTERNVL_TEXT_JSON) {
+    /* A line each: written to a file or a pipe they can be told apart. */
+    g_autofree char *json = gst_internvl_structure_to_json (result->structure);
+    out = g_strconcat (json, "\n", NULL);
+  } else {
+    out = gst_internvl_text_for_subtitles (text ? text : "", pad->negotiated);
+  }
   gsize size = strlen (out);
   /* A terminating zero behind the end, as other elements that make text do for those who read it as a string. */
   GstBuffer *buffer = gst_buffer_new_wrapped_full (0, out, size + 1, 0, size, out, g_free);

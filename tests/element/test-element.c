@@ -147,10 +147,12 @@ test_text_formats (void)
     const GstStructure *structure = gst_caps_get_structure (caps, 0);
     g_assert_true (gst_structure_has_name (structure, cases[i].name));
     g_assert_cmpstr (gst_structure_get_string (structure, "format"), ==, cases[i].format);
-    if (cases[i].text)
+    if (cases[i].text) {
       g_assert_cmpint (gst_buffer_memcmp (buffer, 0, cases[i].text, strlen (cases[i].text)), ==, 0);
-    else
+    } else {
       g_assert_cmpint (gst_buffer_memcmp (buffer, 0, "{\"text\":\"a < b\"", 15), ==, 0);
+      g_assert_cmpint (gst_buffer_memcmp (buffer, gst_buffer_get_size (buffer) - 2, "}\n", 2), ==, 0);
+    }
     gst_caps_unref (caps);
     gst_buffer_unref (buffer);
     finish (&f);

@@ -95,9 +95,6 @@ class Log:
 
 def worker(rank, args, net, heads, ema, done, steps, ready):
     """net, heads: shared f32 weights; done: shared [images, rows]; steps: shared steps a worker. Worker 0 keeps the average and the state."""
-    if rank:
-        # Linux shares a busy processor among sessions before it does among processes.
-        os.setsid()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     tx = T.Text(args.model)
