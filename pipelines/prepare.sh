@@ -6,7 +6,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=$root/build
 
 packages_build="gcc g++ meson ninja-build pkg-config glslang-tools libvulkan-dev libglib2.0-dev libjson-glib-dev
-  libsentencepiece-dev libxxhash-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+  libsentencepiece-dev libprotobuf-dev libabsl-dev libxxhash-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
   libgstreamer-plugins-bad1.0-dev libxkbcommon-x11-dev libwayland-dev libgstrtspserver-1.0-dev
   libavformat-dev libavcodec-dev libavutil-dev libswscale-dev libcairo2-dev"
 packages_run="mesa-vulkan-drivers gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good

@@ -137,7 +137,7 @@ ivl_vk_wait (IvlVkStream *self, guint64 ticket, GError **error)
   /* A fence covers all that was submitted before. A ticket that no slot has any more was waited for by begin. */
   Slot *slot = NULL;
   for (guint i = 0; i < N_SLOTS; i++)
-    if (self->slots[i].ticket >= ticket && (!slot || self->slots[i].ticket < slot->ticket))
+    if (self->slots[i].ticket && self->slots[i].ticket >= ticket && (!slot || self->slots[i].ticket < slot->ticket))
       slot = &self->slots[i];
   VkResult result = VK_SUCCESS;
   do

@@ -1,10 +1,10 @@
 /* A driver that gives up, or out of memory, at any moment. The functions of Vulkan that can say so are defined here, in
  * front of the loader's, and do what the test wants. */
 #include "ask.h"
+#include "vk/command.h"
 
 #include <dlfcn.h>
 #include <string.h>
-#include <vulkan/vulkan.h>
 
 #define NAME "qwen2-ln-orig"
 
@@ -69,6 +69,23 @@ vkAllocateMemory (VkDevice device, const VkMemoryAllocateInfo *info, const VkAll
 {
   PFN_vkAllocateMemory next = (PFN_vkAllocateMemory) next_function ("vkAllocateMemory");
   return is_over (&allocations_left) ? VK_ERROR_OUT_OF_DEVICE_MEMORY : next (device, info, callbacks, memory);
+}
+
+/* There is nothing to wait for before the first submission, nor after one that was dropped. */
+static void
+test_nothing_submitted (void)
+{
+  g_autoptr (GError) error = NULL;
+  set_all (-1, -1, -1);
+  g_autoptr (IvlDevice) device = ivl_device_open (NULL, &error);
+  g_assert_no_error (error);
+  IvlVkStream *stream = ivl_vk_stream_new (device, &error);
+  g_assert_no_error (error);
+  g_assert_true (ivl_vk_wait (stream, 0, &error));
+  g_assert_true (ivl_vk_begin (stream, &error));
+  ivl_vk_discard (stream);
+  g_assert_true (ivl_vk_wait (stream, 0, &error));
+  ivl_vk_stream_free (stream);
 }
 
 /* ---- questions side by side ---- */
@@ -303,6 +320,7 @@ main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   g_test_add_data_func ("/lost/mid-decode/submit", GINT_TO_POINTER (FALSE), test_mid_decode);
   g_test_add_data_func ("/lost/mid-decode/wait", GINT_TO_POINTER (TRUE), test_mid_decode);
+  g_test_add_func ("/lost/nothing-submitted", test_nothing_submitted);
   g_test_add_func ("/lost/any-moment", test_any_moment);
   g_test_add_func ("/lost/no-memory", test_no_memory);
   g_test_add_func ("/lost/ninth-stream", test_ninth_stream);
