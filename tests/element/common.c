@@ -2,7 +2,7 @@
 
 #include <glib/gstdio.h>
 
-#define PATIENCE (120 * GST_SECOND)
+#define PATIENCE (400 * GST_SECOND)
 
 static char *folder;
 
