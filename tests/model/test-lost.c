@@ -230,6 +230,16 @@ test_any_moment (void)
   set_all (-1, -1, -1);
 }
 
+static IvlImage *
+make_image (IvlModel *model, GError **error)
+{
+  guint width, height;
+  g_autofree guint8 *rgb = golden_picture ("wide200x150", &width, &height);
+  IvlPicture picture;
+  ivl_picture_init_rgb (&picture, rgb, width, height, 3 * width);
+  return ivl_image_new (model, &picture, 6, error);
+}
+
 /* The first allocation that fails is the n-th, for every n, while loading and asking: an error each time, or the right
  * answer where the engine can do without. */
 static void
@@ -246,13 +256,8 @@ test_no_memory (void)
     g_autoptr (IvlModel) model = device ? ivl_model_load (device, golden->folder, NULL, NULL, &error) : NULL;
     gboolean answered = FALSE;
     if (model) {
-      g_autofree guint8 *rgb = NULL;
       GoldenQuestion q = { 0 };
-      guint width, height;
-      rgb = golden_picture ("wide200x150", &width, &height);
-      IvlPicture picture;
-      ivl_picture_init_rgb (&picture, rgb, width, height, 3 * width);
-      g_autoptr (IvlImage) image = ivl_image_new (model, &picture, 6, &error);
+      g_autoptr (IvlImage) image = make_image (model, &error);
       if (image) {
         q.question = (IvlQuestion){ .prompt = "What is it?", .images = (IvlImage *[]){ image }, .n_images = 1,
                                     .params = IVL_GENERATE_PARAMS_INIT };
@@ -296,11 +301,7 @@ test_ninth_stream (void)
     stream_start (&streams[i], &inbox, model, c);
   inbox_wait (&inbox, &inbox.n_begun, N);
   g_atomic_int_set (&allocations_left, 0);
-  guint width, height;
-  g_autofree guint8 *rgb = golden_picture ("wide200x150", &width, &height);
-  IvlPicture picture;
-  ivl_picture_init_rgb (&picture, rgb, width, height, 3 * width);
-  g_assert_null (ivl_image_new (model, &picture, 6, &error));
+  g_assert_null (make_image (model, &error));
   g_assert_error (error, IVL_ERROR, IVL_ERROR_OUT_OF_MEMORY);
   g_assert_nonnull (strstr (error->message, "has no room for"));
   inbox_wait (&inbox, &inbox.n_done, N);
