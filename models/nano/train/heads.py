@@ -22,6 +22,7 @@ MOVES = len(scenes.MOVES)
 # What has happened: the actions, a cut, nothing to be seen yet. In which frame: 0 for none.
 ACTS, FRAMES = len(scenes.ACTIONS) + 2, 9
 SLOTS = 4                   # characters of a word
+LETTERS = 2.5               # weight of letters on patches and tokens: they come last
 
 PATCH = {"shape": SHAPES, "color": COLORS, "ground": GROUNDS, "box": 4, "char": CHARS, "slot": SLOTS + 1}
 TOKEN = {"shape": SHAPES, "color": COLORS, "owner": 2, "xy": 6 * BINS, "char": 2 * CHARS, "slot": 2 * (SLOTS + 1)}
@@ -117,18 +118,18 @@ class Heads(nn.Module):
         hit = (t["shape"] > 0) & (t["box"][..., 2] > 0)
         off = ((p["box"] - t["box"]).abs().sum(-1) * hit).sum() / (hit.sum() * 4 + 1)
         on_patch = (halves(p["shape"], t["shape"]) + halves(p["color"], t["color"]) + 0.5 * cross(p["ground"], t["ground"]) + 2 * off
-                    + halves(p["char"], t["char"]) + 0.5 * halves(p["slot"], t["slot"]))
+                    + LETTERS * halves(p["char"], t["char"]) + 0.5 * halves(p["slot"], t["slot"]))
         v = parts(self.token(self.normal(visual)), TOKEN)
         some = (t["t_shape"] > 0).float()
         on_token = (halves(v["shape"], t["t_shape"]) + halves(v["color"], t["t_color"]) + halves(v["owner"], t["t_owner"])
                     + 0.5 * spread(v["xy"], t["t_xy"], some) + 0.1 * spread(v["xy"], t["t_xy"], 1 - some)
-                    + halves(v["char"].unflatten(-1, (2, CHARS)), t["t_char"]) + 0.5 * halves(v["slot"].unflatten(-1, (2, SLOTS + 1)), t["t_slot"]))
+                    + LETTERS * halves(v["char"].unflatten(-1, (2, CHARS)), t["t_char"]) + 0.5 * halves(v["slot"].unflatten(-1, (2, SLOTS + 1)), t["t_slot"]))
         with torch.no_grad():
             hits = {k: (p[k].argmax(-1) == t[k])[t[k] > 0].float().mean().item() for k in ("shape", "char")}
         return on_patch, on_token, hits
 
-    def decoder(self, layers, image_at, end_at, ask_at, ask_xy, t):
-        """Losses on hidden states. image_at [F*16], end_at [F], ask_at [A]: flat positions; ask_xy [A, 6]."""
+    def decoder(self, layers, image_at, end_at, ask_at, ask_xy, ask_weight, t):
+        """Losses on hidden states, and what is right of them. image_at [F*16], end_at [F], ask_at [A]: flat positions; ask_xy [A, 6]."""
         two, three = layers[1].flatten(0, 1), layers[2].flatten(0, 1)
         f = parts(self.frame(self.normal(two[end_at])), FRAME)
         one, text = t["f_one"].float(), t["text"]
@@ -141,5 +142,13 @@ class Heads(nn.Module):
         move = cross(self.move(self.normal(two[image_at])).float(), t["t_move"].flatten())
         s = parts(self.so_far(self.normal(three[end_at])), SO_FAR)
         so_far = cross(s["act"], t["act"]) + cross(s["at"], t["at"])
-        asked = spread(self.asked(self.normal(three[ask_at])).float(), ask_xy, torch.ones(len(ask_at)))
-        return {"state": state, "move": move, "so_far": so_far, "asked": asked}
+        where = self.asked(self.normal(three[ask_at])).float()
+        asked = spread(where, ask_xy, ask_weight)
+        losses = {"state": state, "move": move, "so_far": so_far, "asked": asked}
+        with torch.no_grad():
+            some = t["at"] > 0
+            chars = f["text"].unflatten(-1, (SLOTS, CHARS)).argmax(-1)
+            off = (where.unflatten(-1, (6, BINS)).argmax(-1) / (BINS - 1) - ask_xy).abs().mean(-1)
+            hits = {"at": (s["at"].argmax(-1) == t["at"])[some].float().mean(), "letters": (chars == text)[text > 0].float().mean(),
+                    "off": (off * ask_weight).sum() / ask_weight.sum()}
+        return losses, hits

@@ -60,20 +60,46 @@ class VitLayer(nn.Module):
         return x + self.mlp(self.norm2(x)) * self.ls2
 
 
-def sincos2d(c, grid):
-    """[1, 1 + grid*grid, c]. A learned table that starts at zero never found out where things are."""
-    freq = 1.0 / 100 ** (torch.arange(c // 4) / (c // 4))
-    a = torch.arange(grid).float()[:, None] * freq
-    row = torch.cat([a.sin(), a.cos()], 1)
-    table = torch.cat([row[:, None].expand(grid, grid, -1), row[None].expand(grid, grid, -1)], 2).reshape(-1, c)
-    return torch.cat([torch.zeros(1, c), table])[None]
+PLACE = 64                                      # channels that hold nothing but a patch's place, at first
+WAVES = 2.0 * 0.84 ** torch.arange(PLACE // 4)   # radians a patch; every other one is what heads look by
+# Where the heads of the first layers look, at first: patches down, and to the right.
+LOOK = (((0, -1), (0, 1), (-1, 0), (1, 0), (-1, -1), (1, 1)), ((0, -1), (0, 1), (-2, 0), (2, 0), (-1, 1), (1, -1)))
+
+
+def places(c, grid):
+    """[1, 1 + grid*grid, c]: sines and cosines of row and column. A learned table that starts at zero never found out where things are."""
+    a = torch.arange(grid).float()[:, None] * WAVES
+    row = torch.stack([a.sin(), a.cos()], 2).flatten(1)
+    table = torch.zeros(grid, grid, c)
+    table[..., -PLACE:] = torch.cat([row[:, None].expand(grid, grid, -1), row[None].expand(grid, grid, -1)], 2)
+    return torch.cat([torch.zeros(1, c), table.view(-1, c)])[None]
+
+
+@torch.no_grad()
+def look_around(attn, offsets):
+    """Heads that attend to the patch at an offset: a 3x3 convolution's start rather than a blind one. Turning the sines of a place by the
+    offset gives those of the place to look at."""
+    c, d = attn.proj.weight.shape[0], attn.proj.weight.shape[0] // attn.heads
+    w, half, n = attn.qkv.weight, PLACE // 2, d // 4
+    for h, offset in enumerate(offsets):
+        q, k = torch.zeros(d, c), torch.zeros(d, c)
+        for axis in (0, 1):
+            for i in range(n):
+                f = i * (PLACE // 4) // n
+                r, at = axis * 2 * n + 2 * i, c - PLACE + axis * half + 2 * f
+                turn = WAVES[f] * offset[axis]
+                k[r, at] = k[r + 1, at + 1] = 1
+                q[r, at], q[r, at + 1], q[r + 1, at], q[r + 1, at + 1] = turn.cos(), turn.sin(), -turn.sin(), turn.cos()
+        for j, m in enumerate((q, k)):
+            rows = w[j * c + h * d:j * c + (h + 1) * d]
+            rows.mul_(0.2).add_(m, alpha=d ** 0.25)
 
 
 class VitEmbeddings(nn.Module):
     def __init__(self, c):
         super().__init__()
         self.class_embedding = nn.Parameter(torch.randn(1, 1, c) * 0.02)
-        self.position_embedding = nn.Parameter(sincos2d(c, GRID))
+        self.position_embedding = nn.Parameter(places(c, GRID))
         self.patch_embedding = nn.Conv2d(3, c, CFG["patch"], CFG["patch"])
 
     def forward(self, x):
@@ -214,6 +240,8 @@ class Nano(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
         nn.init.normal_(self.language_model.model.embed_tokens.weight, std=0.5)
+        for layer, offsets in zip(self.vision_model.encoder.layers, LOOK):
+            look_around(layer.attn, offsets)
         # Branches that write into the residual stream start small, so that depth does not drown the input.
         for layer in self.language_model.model.layers:
             layer.self_attn.o_proj.weight.data *= 0.35

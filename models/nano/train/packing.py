@@ -13,7 +13,7 @@ import text as T
 ROWS = 12                   # rows a step; half as many of eight frames
 LENGTH = {4: 288, 8: 384}   # tokens a row, by its frames
 # How much likelier than others a question is to be among the few asked about a scene; a box is long and would rarely fit.
-FAVOUR = {"motion": 6, "position": 6, "event": 4, "frame": 4, "shape": 2, "box": 5, "text": 5, "compare": 3, "countof": 1, "count": 1,
+FAVOUR = {"motion": 6, "position": 6, "event": 4, "frame": 4, "shape": 2, "box": 7, "text": 6, "compare": 3, "countof": 1, "count": 1,
           "background": .3, "yesno": .5, "absent": .6, "foreign": .3}
 # Frames of the samples in a row; the odd counts are those of a stream's last chunk.
 FOUR = [(4,), (2, 2), (2, 1, 1), (1, 1, 1, 1), (3, 1)]
@@ -25,42 +25,58 @@ def switch(name):
     return name not in os.environ.get("NANO_OFF", "").split(",")
 
 
+def repetitive(s):
+    """Three words in a row that come again: what teaches a model to go round in circles."""
+    words = s.lower().replace(",", "").split()
+    runs = list(zip(words, words[1:], words[2:]))
+    return len(set(runs)) < len(runs)
+
+
 def branches(rng, scene, room, tx):
-    """(token ids, length of the answer they are part of or 0, attribute or "", place) that each continue the scene's prompt; together at most
-    `room` tokens. place: {offset of the prompt's last token: coordinates} where an answer is about one object's place."""
+    """(token ids, weight of each as a target, attribute or "", place) that each continue the scene's prompt; together at most `room` tokens.
+    place: {offset: (coordinates, weight)} of tokens after which an answer is about one object's place."""
     f = questions.facts(scene)
     pool = questions.turns(rng, f)
     among = 3 if f["kind"] == "several" else 1
     pool.sort(key=lambda t: -rng.random() ** (1 / (FAVOUR.get(t[0], 1) * (among if t[0] in ("color", "shape") else 1))))
     cap = questions.caption(f)
-    if cap and rng.random() < (0.75 if f["kind"] != "several" else 0.45):
+    if cap and not (switch("filter") and repetitive(cap)) and rng.random() < (0.75 if f["kind"] != "several" else 0.45):
         pool.insert(0, ("caption", questions.pick(rng, questions.CAPTION), cap))
     out, asked = [], set()
     while pool:
         turns = [pool.pop(0)]
         if rng.random() < 0.12 and pool and turns[0][0] != "box":
             turns.append(pool.pop(0))
-        if turns[0][0] in ("color", "shape") and len(turns) == 1 and rng.random() < 0.15 and " at the " not in turns[0][1]:
+        if turns[0][0] in ("color", "shape") and len(turns) == 1 and rng.random() < 0.25 and " at the " not in turns[0][1]:
             turns = [questions.choice(rng, *turns[0][:3])]
         if any(t[1] in asked for t in turns):
             continue
         asked |= {t[1] for t in turns}
-        ids, answer, attr, place = [], [], [], {}
+        ids, weight, attr, place = [], [], [], {}
         for i, (a, q, s, *where) in enumerate(turns):
             ask = tx.ids((T.again if i else T.ask)(q))
             ans = tx.ids(str(s)) + [tx.end]
-            ids += ask + ans
+            # Square averaging: a response of x tokens weighs sqrt(x), not x.
+            each = [len(ans) ** -0.5 if switch("square") else 1] * len(ans)
             if where:
                 o, k = where[0]
-                place[len(ids) - len(ans) - 1] = [*o["centres"][k], *o["boxes"][k]]
-            answer += [0] * len(ask) + [len(ans)] * len(ans)
+                xy = [*o["centres"][k], *o["boxes"][k]]
+                place[len(ids) + len(ask) - 1] = xy, 1
+                if a == "box":
+                    # What is hard about a box is its digits.
+                    for j, t in enumerate(ans):
+                        if t in tx.digits:
+                            each[j] = 0.5
+                            place[len(ids) + len(ask) + j - 1] = xy, 0.15
+            ids += ask + ans
+            weight += [0] * len(ask) + each
             attr += [""] * len(ask) + [a] * len(ans)
         if len(ids) > room:
             if room < 14:
                 break
             continue
         room -= len(ids)
-        out.append((ids, answer, attr, place))
+        out.append((ids, weight, attr, place))
     return out
 
 
@@ -69,8 +85,10 @@ def row(rng, plan, rows, tx):
     length = LENGTH[sum(plan)]
     r = {k: np.zeros(length, np.int64) for k in ("ids", "pos", "seg", "br")}
     r |= {"target": np.full(length, -100), "weight": np.zeros(length, np.float32), "images": [], "frames": [], "labels": [], "tags": [], "asks": []}
-    at, share = 0, (length - sum(len(tx.ids(T.open_prompt(n, T.SYSTEM))) for n in plan)) // len(plan)
-    spare = 0
+    # Rooms differ, so that there is one for long answers, too.
+    room = rng.uniform(0.4, 1.6, len(plan))
+    room = (length - sum(len(tx.ids(T.open_prompt(n))) for n in plan)) * room / room.sum()
+    at = spare = 0
     for s, n in enumerate(plan):
         scene = scenes.sample(rng, n, rows, T.WORDS)
         frames, labels = scenes.render(rng, scene, 0.5 if switch("jpeg") else 0)
@@ -83,21 +101,20 @@ def row(rng, plan, rows, tx):
         r["seg"][at:at + len(start)] = s + 1
         at += len(start)
         used = 0
-        for b, (ids, answer, attr, place) in enumerate(branches(rng, scene, share + spare, tx)):
+        for b, (ids, weight, attr, place) in enumerate(branches(rng, scene, int(room[s]) + spare, tx)):
             m = len(ids)
             r["ids"][at:at + m], r["seg"][at:at + m], r["br"][at:at + m] = ids, s + 1, b + 1
             r["pos"][at:at + m] = len(start) + np.arange(m)
-            # Predicted one position earlier. Square averaging: a response of x tokens weighs sqrt(x), not x.
+            # Predicted one position earlier.
             for i in range(m):
-                if answer[i]:
-                    r["target"][at + i - 1] = ids[i]
-                    r["weight"][at + i - 1] = answer[i] ** -0.5 if switch("square") else 1
-            r["asks"] += [(at + i, xy) for i, xy in place.items()]
+                if weight[i]:
+                    r["target"][at + i - 1], r["weight"][at + i - 1] = ids[i], weight[i]
+            r["asks"] += [(at + i, xy, w) for i, (xy, w) in place.items()]
             for a in dict.fromkeys(attr):
                 if a:
                     r["tags"].append((a, [at + i - 1 for i in range(m) if attr[i] == a]))
             at, used = at + m, used + m
-        spare += share - used
+        spare += int(room[s]) - used
     return r
 
 
@@ -107,15 +124,16 @@ def batch(seed, rows, tx):
     if rng.random() < 0.04:
         plans = [EIGHT[i] for i in rng.integers(len(EIGHT), size=ROWS // 2)]
     else:
-        plans = [FOUR[i] for i in rng.choice(len(FOUR), ROWS, p=(.56, .1, .08, .2, .06))]
+        plans = [FOUR[i] for i in rng.choice(len(FOUR), ROWS, p=(.46, .12, .16, .2, .06))]
     packed = [row(rng, p, rows, tx) for p in plans]
     length = len(packed[0]["ids"])
     t = {k: torch.from_numpy(np.stack([r[k] for r in packed])) for k in ("ids", "pos", "seg", "br", "target", "weight")}
     t["images"] = torch.tensor([i * length + p for i, r in enumerate(packed) for p in r["images"]])
     t["ends"] = t["images"].view(-1, T.VISUAL)[:, -1] + 1
-    asks = [(i * length + p, xy) for i, r in enumerate(packed) for p, xy in r["asks"]]
-    t["asks"] = torch.tensor([p for p, _ in asks], dtype=torch.long)
-    t["ask_xy"] = torch.tensor([xy for _, xy in asks]).view(-1, 6).float().clamp(0, 1)
+    asks = [(i * length + p, xy, w) for i, r in enumerate(packed) for p, xy, w in r["asks"]]
+    t["asks"] = torch.tensor([p for p, _, _ in asks], dtype=torch.long)
+    t["ask_xy"] = torch.tensor([xy for _, xy, _ in asks]).view(-1, 6).float().clamp(0, 1)
+    t["ask_weight"] = torch.tensor([w for _, _, w in asks])
     t["frames"] = torch.from_numpy(np.concatenate([f for r in packed for f in r["frames"]]))
     t["labels"] = heads.labels_of([x for r in packed for x in r["labels"]])
     t["tags"] = [(a, [i * length + p for p in ps]) for i, r in enumerate(packed) for a, ps in r["tags"]]

@@ -75,7 +75,7 @@ def caption(f):
     if kind == "cut" or kind == "compare" and f["what"] == "background":
         a, b = f["parts"]
         return (f"{article(name(a['objects'][0]))} on {ground(a)}, then {article(name(b['objects'][0])).lower()} on {ground(b)}.")
-    if kind == "compare":
+    if kind in ("compare", "page"):
         return None
     if not f["objects"]:
         return f"An empty {f['background'] if f['background'] != 'noise' else 'noisy'} background."
@@ -260,6 +260,8 @@ def turns(rng, f):
         out = [("pattern", pick(rng, ["Which test pattern is this?", "What pattern is shown?"]), PATTERN[f["pattern"]])] if f["pattern"] in PATTERN else []
         out += [("count", "How many objects are there?", "1" if f["pattern"] == "ball" else "0")]
         out += presence_turns(rng, f) if f["pattern"] != "ball" else []
+    elif kind == "page":
+        out = [("yesno", "Is there any text?", "Yes")]
     else:
         out = {"single": single_turns, "several": several_turns, "text": text_turns, "compare": compare_turns, "cut": cut_turns}[kind](rng, f)
     if kind not in ("cut", "compare") and f.get("pattern") not in ("snow", "ball"):

@@ -9,7 +9,7 @@ import glob
 import io
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 SIZE, GRID, PATCH = 112, 8, 14
 COLORS = ["red", "orange", "yellow", "green", "blue", "purple", "white", "black"]
@@ -205,16 +205,23 @@ def pattern(rng, n, name=None):
     return scene
 
 
+def face(rng):
+    return {"font": int(rng.integers(1 << 30)), "stroke": int(pick(rng, [-1, 0, 1, 2], (.1, .74, .13, .03)))}
+
+
+def letters(rng, words):
+    if rng.random() < 0.45:
+        return "".join(rng.choice(list("0123456789"), rng.integers(1, 5)))
+    if rng.random() < 0.5:
+        return pick(rng, words)
+    return "".join(rng.choice(list(CHARS[:26]), rng.choice([1, 2, 3, 4], p=(.1, .1, .2, .6))))
+
+
 def text(rng, n, words):
     ground = background(rng, pick(rng, ["color", "gradient"], (.85, .15)))
     while len(ground["avoid"]) > 5:
         ground = background(rng, "color")
-    if rng.random() < 0.45:
-        s = "".join(rng.choice(list("0123456789"), rng.integers(1, 5)))
-    elif rng.random() < 0.5:
-        s = pick(rng, words)
-    else:
-        s = "".join(rng.choice(list(CHARS[:26]), rng.choice([1, 2, 3, 4], p=(.1, .1, .2, .6))))
+    s = letters(rng, words)
     near = {"white": "yellow", "yellow": "white", "red": "orange", "orange": "red", "black": "blue", "blue": "black", "purple": "blue", "green": "green"}
     color = pick(rng, [c for c in COLORS if c not in ground["avoid"] and near.get(ground["name"]) != c])
     width = rng.uniform(0.13, 0.235) * max(len(s), 1) if len(s) > 2 else rng.uniform(0.14, 0.3) * len(s)
@@ -222,7 +229,29 @@ def text(rng, n, words):
     return {"kind": "text", "n": n, "aspect": pick(rng, ASPECTS), "times": times(rng, n), "background": ground["name"], "ground": ground["look"],
             "objects": [], "text": s, "color": color,
             "glyphs": {"rgb": rgb(rng, color), "w": width, "h": height, "x": rng.uniform(0.01, max(.011, .99 - width)),
-                       "y": rng.uniform(0.02, .98 - height), "font": int(rng.integers(1 << 30))}}
+                       "y": rng.uniform(0.02, .98 - height), **face(rng)}}
+
+
+def page(rng, words):
+    """Lines of words all over a frame: a dozen letters to learn from where a sign has four."""
+    scene = {**text(rng, 1, words), "kind": "page"}
+    free = [c for c in COLORS if c != scene["background"]] if scene["background"] in COLORS else [scene["color"]]
+    one, lines, y = rng.random() < 0.5, [], rng.uniform(0, 0.06)
+    while True:
+        h, w = rng.uniform(0.15, 0.42), rng.uniform(0.09, 0.24)
+        if y + h > 1:
+            break
+        x = rng.uniform(0, 0.1)
+        while True:
+            s = letters(rng, words)
+            if x + w * len(s) > 1:
+                break
+            look = scene["glyphs"] if one else {"rgb": rgb(rng, pick(rng, free)), **face(rng)}
+            lines.append((s, {**look, "x": x, "y": y, "w": w * len(s), "h": h}))
+            x += w * (len(s) + rng.uniform(0.3, 0.7))
+        y += h * rng.uniform(1.0, 1.25)
+    scene["lines"] = lines or [(scene["text"], scene["glyphs"])]
+    return scene
 
 
 def compare(rng):
@@ -394,6 +423,9 @@ def draw_text(canvas, s, g):
     box = font.getbbox(s)
     im = Image.new("L", (box[2] - box[0] + 2, box[3] - box[1] + 2))
     ImageDraw.Draw(im).text((1 - box[0], 1 - box[1]), s, fill=255, font=font)
+    # Other fonts have thinner and thicker strokes.
+    if g["stroke"]:
+        im = im.filter((ImageFilter.MinFilter if g["stroke"] < 0 else ImageFilter.MaxFilter)(2 * abs(g["stroke"]) + 1))
     size = canvas.shape[1]
     w, h = max(3, round(g["w"] * size)), max(3, round(g["h"] * size))
     x, y = round(g["x"] * size), round(g["y"] * size)
@@ -467,15 +499,16 @@ def render(rng, scene, jpeg=0.5):
             draw_shape(canvas[k], "circle", rng.uniform(245, 255), *scene["path"][k], r * min(w, h) / w, r * min(w, h) / h, 0, soft)
             at = (min(7, int(scene["path"][k][1] * 8))) * 8 + min(7, int(scene["path"][k][0] * 8))
             labels["shape"][k, at], labels["color"][k, at] = 1, 1 + COLORS.index("white")
-    if "glyphs" in scene:
-        g = scene["glyphs"]
+    for word, g in scene.get("lines") or ([(scene["text"], scene["glyphs"])] if "glyphs" in scene else []):
         mid = (np.arange(GRID) + 0.5) / GRID
         rows = np.abs(mid - g["y"] - g["h"] / 2) < max(g["h"], 0.13) / 2
-        for i, (c, x1, x2) in enumerate(draw_text(canvas, scene["text"], g)):
+        for i, (c, x1, x2) in enumerate(draw_text(canvas, word, g)):
             columns = (mid > x1) & (mid < x2)
             columns[min(7, max(0, int((x1 + x2) / 2 * GRID)))] = True
             on = np.flatnonzero(rows[:, None] & columns)
-            labels["char"][:, on], labels["slot"][:, on], labels["text"][:, i] = 1 + CHARS.index(c), 1 + i, 1 + CHARS.index(c)
+            labels["char"][:, on], labels["slot"][:, on] = 1 + CHARS.index(c), 1 + i
+            if "lines" not in scene:
+                labels["text"][:, i] = 1 + CHARS.index(c)
     # What a camera or a codec does: a little gain, offset, sensor noise; then JPEG with subsampled chroma for H.264's share.
     canvas *= rng.uniform(0.94, 1.06)
     canvas += rng.uniform(-6, 6)
@@ -499,7 +532,8 @@ def render(rng, scene, jpeg=0.5):
 def still_life(rng, words):
     """One frame for the dense pretraining: much text, whose letters take longest, and single objects, large and small."""
     u = rng.random()
-    return single(rng, 1, big=rng.random() < .4) if u < .38 else several(rng, 1) if u < .58 else text(rng, 1, words) if u < .97 else pattern(rng, 1)
+    return (single(rng, 1, big=rng.random() < .4) if u < .2 else several(rng, 1) if u < .37 else page(rng, words) if u < .82
+            else text(rng, 1, words) if u < .97 else pattern(rng, 1))
 
 
 def sample(rng, n, rows, words):
@@ -508,9 +542,9 @@ def sample(rng, n, rows, words):
     more = float(np.clip((rows - 8000) / 8000, 0, 1))
     if n == 1:
         # Four different pictures a row: the place for what time does not change.
-        kinds = {"single": 0.4, "pattern": 0.12, "several": 0.15 + 0.85 * hard, "text": 0.5}
+        kinds = {"single": 0.4, "pattern": 0.12, "several": 0.15 + 0.85 * hard, "text": 1.2, "page": 0.4}
     else:
-        kinds = {"single": 1.0, "pattern": 0.12, "cut": 0.16, "several": 0.1 + 0.25 * hard, "moving": 0.4 * more, "text": 0.08,
+        kinds = {"single": 1.0, "pattern": 0.12, "cut": 0.16, "several": 0.1 + 0.25 * hard, "moving": 0.4 * more, "text": 0.15,
                  "compare": (0.2 + 0.5 * hard) * (n == 2)}
     p = np.array(list(kinds.values()))
     kind = pick(rng, list(kinds), p / p.sum())
@@ -519,4 +553,6 @@ def sample(rng, n, rows, words):
     if kind in ("several", "moving"):
         moving = kind == "moving"
         return several(rng, n, pick(rng, [1, 2, 3], (.15, .5, .35)) if moving else None, moving)
-    return {"pattern": pattern, "cut": cut}[kind](rng, n) if kind in ("pattern", "cut") else text(rng, n, words) if kind == "text" else compare(rng)
+    if kind in ("pattern", "cut"):
+        return {"pattern": pattern, "cut": cut}[kind](rng, n)
+    return text(rng, n, words) if kind == "text" else page(rng, words) if kind == "page" else compare(rng)

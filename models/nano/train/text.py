@@ -101,6 +101,7 @@ class Text:
         self.tok = Tokenizer.from_file(f"{folder}/tokenizer.json")
         self.vocab = self.tok.get_vocab_size()
         self.context, self.end = self.tok.token_to_id("<IMG_CONTEXT>"), self.tok.token_to_id("<|im_end|>")
+        self.digits = {self.tok.token_to_id(c) for c in "0123456789"}
         self.cache = {}
 
     def ids(self, s):

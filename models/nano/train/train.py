@@ -29,12 +29,12 @@ import packing
 import text as T
 from packing import switch
 
-LR = 1.5e-3
-DENSE_IMAGES = 96_000       # images of the dense pretraining
+DENSE_LR, LR = 1e-3, 1.5e-3
+DENSE_IMAGES = 240_000      # images of the dense pretraining
 BATCH_IMAGES = 32
 WARM = 4_000                # rows with the vision tower fixed
 GUIDED = 14_000             # rows after which answers outweigh the heads: what they ask for is there by then, and has to be spoken of
-VISION = 0.25               # of the learning rate, for the tower once it is pretrained: at the full rate it forgets
+VISION = 0.4                # of the highest learning rate, for the tower once it is pretrained: at the full rate it forgets
 DECAY = 0.3                 # share of the rows after which the learning rate falls to zero
 
 
@@ -61,6 +61,23 @@ def prepare(net):
         net.layers(visual, ids, at, ids, packing.block_mask({"seg": ids, "br": ids}))[-1].sum().backward()
     for p in net.parameters():
         p.grad = None
+
+
+@torch.no_grad()
+def whiten(net, seed):
+    """Patch embedding from the data: the strongest directions of patches, brought to equal variance. From random weights letters, a small part of
+    a patch's variance, took many times as many images to learn."""
+    frames, _ = packing.stills((seed, 1 << 20), 1500)
+    x = ((frames.permute(0, 3, 1, 2).float() / 255 - M.MEAN) / M.STD).unfold(2, 14, 14).unfold(3, 14, 14)
+    x = x.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * 14 * 14)
+    mean = x.mean(0)
+    x = x[torch.randperm(len(x))[:60_000]] - mean
+    value, vector = torch.linalg.eigh(x.t() @ x / len(x))
+    w = net.vision_model.embeddings.patch_embedding
+    n = w.weight.shape[0] - M.PLACE
+    w.weight.zero_()
+    w.weight[:n] = (vector[:, -n:] / (value[-n:] + 1e-2).sqrt()).t().view_as(w.weight[:n])
+    w.bias.copy_(-(w.weight.flatten(1) @ mean))
 
 
 def answer_loss(net, last, t):
@@ -130,7 +147,7 @@ def worker(rank, args, net, heads, ema, done, steps, ready):
         patches = mine.patches(frames)
         on_patch, on_token, hits = mine_heads.vision(patches, mine.visual(patches), labels)
         (on_patch + on_token).backward()
-        opt.step(LR * min(1, (steps[rank] + 1) / 50) * max(0.1, 1 - done[0] / args.images))
+        opt.step(DENSE_LR * min(1, (steps[rank] + 1) / 50) * max(0.1, 1 - done[0] / args.images))
         steps[rank] += 1
         with done.get_lock():
             done[0] += BATCH_IMAGES
@@ -145,28 +162,28 @@ def worker(rank, args, net, heads, ema, done, steps, ready):
         for name, p in net.state_dict().items():
             ema[name].copy_(p)
     while done[1] < args.rows:
-        n = done[1]
-        t = packing.batch((args.seed, rank, steps[rank], 1), n, tx)
-        fixed = switch("warm") and n < WARM
+        n, course = done[1], done[1] * args.pace
+        t = packing.batch((args.seed, rank, steps[rank], 1), course, tx)
+        fixed = switch("warm") and course < WARM
         with torch.set_grad_enabled(not fixed):
             patches = mine.patches(t["frames"])
         visual = mine.visual(patches)
         layers = mine.layers(visual, t["ids"], t["images"], t["pos"], packing.block_mask(t))
         loss, right = answer_loss(mine, layers[-1], t)
         on_patch, on_token, hits = mine_heads.vision(patches, visual, t["labels"])
-        deep = mine_heads.decoder(layers, t["images"], t["ends"], t["asks"], t["ask_xy"], t["labels"])
-        guide = 1 if n < GUIDED else 0.25
+        deep, deep_hits = mine_heads.decoder(layers, t["images"], t["ends"], t["asks"], t["ask_xy"], t["ask_weight"], t["labels"])
+        guide = 1 if course < GUIDED else 0.25
         total = loss + 0.2 * (0.5 + 0.5 * guide) * (on_patch + on_token)
         if switch("deep"):
             # Finding the object that is asked about, among several, comes last and needs the most help.
-            total = total + 0.2 * guide * sum(deep.values()) + (0.5 if n >= GUIDED else 0) * deep["asked"]
+            total = total + 0.2 * guide * sum(deep.values()) + (0.5 if course >= GUIDED else 0) * deep["asked"]
         total.backward()
         lr = LR * min(1, (n + 1) / 600) * min(1, (1 - n / args.rows) / (1 - DECAY))
-        opt.step(max(lr, 1e-6), VISION)
+        opt.step(max(lr, 1e-6), min(1, VISION * LR / max(lr, 1e-6)))
         steps[rank] += 1
         with done.get_lock():
             done[1] += len(t["ids"])
-        log.add(loss=loss, patch=on_patch, token=on_token, **deep, **{"patch_" + k: v for k, v in hits.items()})
+        log.add(loss=loss, patch=on_patch, token=on_token, **deep, **{"patch_" + k: v for k, v in hits.items()}, **{"deep_" + k: v for k, v in deep_hits.items()})
         for a, at in sorted(t["tags"]):
             log.add(**{a: right[at].all()})
         if rank == 0 and steps[0] % 10 == 0:
@@ -217,8 +234,9 @@ def main():
     here = os.path.dirname(os.path.abspath(__file__))
     p.add_argument("--state", required=True)
     p.add_argument("--model", default=os.path.dirname(here), help="folder with the tokenizer")
-    p.add_argument("--rows", type=int, default=100_000)
+    p.add_argument("--rows", type=int, default=72_000)
     p.add_argument("--images", type=int, default=DENSE_IMAGES)
+    p.add_argument("--pace", type=float, default=1, help="stages of the course and of the mixture come so many times sooner (short runs that compare)")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--workers", type=int, default=2)
     p.add_argument("--export", metavar="DIR")
@@ -230,6 +248,8 @@ def main():
     torch.manual_seed(args.seed)
     net = M.Nano(T.Text(args.model).vocab)
     heads = H.Heads()
+    if not os.path.exists(f"{args.state}/state.pt") and switch("white"):
+        whiten(net, args.seed)
     ema = {k: v.clone() for k, v in net.state_dict().items()}
     mp = torch.multiprocessing.get_context("spawn")
     done, steps, ready = mp.Array("q", 2), mp.Array("q", args.workers), mp.Value("b")
