@@ -53,6 +53,10 @@ def facts(t):
     return f
 
 
+# Of clips of these kinds past the first hundred, only what they alone can tell is asked.
+ALONE = {"pattern": {"pattern", "caption"}, "text": {"number", "word"}, "cut": {"event", "frame", "caption"}}
+
+
 def asked(t):
     """[(attribute, question, answer)], without repeats; sizes only where the clip has one."""
     rng = np.random.default_rng(sum(map(ord, t["file"])))
@@ -69,6 +73,9 @@ def asked(t):
             out.append((a, q, str(s)))
             if a in ("color", "shape") and " at the " not in q and rng.random() < .2:
                 out.append(questions.choice(rng, a, q, s))
+    out = [("number" if s.isdigit() else "word", q, s) if a == "text" else (a, q, s) for a, q, s in out]
+    if t["kind"] in ALONE and int(re.search(r"\d+", t["file"])[0]) >= 100:
+        out = [x for x in out if x[0] in ALONE[t["kind"]]]
     return out
 
 

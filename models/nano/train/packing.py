@@ -45,7 +45,7 @@ def branches(rng, scene, room, tx):
     out, asked = [], set()
     while pool:
         turns = [pool.pop(0)]
-        if rng.random() < 0.12 and pool and turns[0][0] != "box":
+        if rng.random() < 0.12 and pool and switch("pack") and turns[0][0] != "box":
             turns.append(pool.pop(0))
         if turns[0][0] in ("color", "shape") and len(turns) == 1 and rng.random() < 0.25 and " at the " not in turns[0][1]:
             turns = [questions.choice(rng, *turns[0][:3])]
@@ -77,6 +77,8 @@ def branches(rng, scene, room, tx):
             continue
         room -= len(ids)
         out.append((ids, weight, attr, place))
+        if not switch("pack"):
+            break
     return out
 
 
@@ -143,7 +145,7 @@ def batch(seed, rows, tx):
 def stills(seed, n):
     """n single frames and their labels, for the dense pretraining."""
     rng = np.random.default_rng(seed)
-    got = [scenes.render(rng, scenes.still_life(rng, T.WORDS), 0.5 if switch("jpeg") else 0) for _ in range(n)]
+    got = [scenes.render(rng, scenes.still_life(rng, T.WORDS, switch("pages")), 0.5 if switch("jpeg") else 0) for _ in range(n)]
     return torch.from_numpy(np.concatenate([g[0] for g in got])), heads.labels_of([g[1] for g in got])
 
 

@@ -529,10 +529,10 @@ def render(rng, scene, jpeg=0.5):
 
 # --- curriculum ------------------------------------------------------------------------------------------------------------------
 
-def still_life(rng, words):
+def still_life(rng, words, pages=True):
     """One frame for the dense pretraining: much text, whose letters take longest, and single objects, large and small."""
     u = rng.random()
-    return (single(rng, 1, big=rng.random() < .4) if u < .2 else several(rng, 1) if u < .37 else page(rng, words) if u < .82
+    return (single(rng, 1, big=rng.random() < .4) if u < .2 else several(rng, 1) if u < .37 else page(rng, words) if u < .82 and pages
             else text(rng, 1, words) if u < .97 else pattern(rng, 1))
 
 
