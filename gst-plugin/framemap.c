@@ -163,6 +163,23 @@ set_matrix (IvlPicture *picture, const GstVideoFormatInfo *finfo, const GstVideo
   }
 }
 
+void
+gst_internvl_measure_plane (IvlPicture *picture, guint p)
+{
+  picture->planes[p].row_bytes = 0;
+  picture->planes[p].rows = 0;
+  for (guint i = 0; i < 3; i++) {
+    if (picture->components[i].plane != p)
+      continue;
+    gsize columns = GST_VIDEO_SUB_SCALE (picture->components[i].w_sub, picture->width);
+    guint lines = GST_VIDEO_SUB_SCALE (picture->components[i].h_sub, picture->height);
+
+    picture->planes[p].row_bytes = MAX (picture->planes[p].row_bytes, (columns - 1) * picture->components[i].pixel_stride +
+        picture->components[i].offset + picture->components[i].bytes);
+    picture->planes[p].rows = MAX (picture->planes[p].rows, lines);
+  }
+}
+
 /* The bytes that the components read from plane P must be inside of what was mapped: strides and offsets come from
  * metas, which anyone may write. */
 static gboolean
@@ -173,20 +190,10 @@ set_plane (GstInternvlMapping *mapping, guint p, GError **error)
   const GstMapInfo *map = &frame->map[frame->meta ? p : 0];
   const guint8 *data = GST_VIDEO_FRAME_PLANE_DATA (frame, p);
   gssize stride = GST_VIDEO_FRAME_PLANE_STRIDE (frame, p);
-  gsize row_bytes = 0;
-  guint rows = 0;
 
-  for (guint i = 0; i < 3; i++) {
-    if (picture->components[i].plane != p)
-      continue;
-    gsize columns = GST_VIDEO_SUB_SCALE (picture->components[i].w_sub, picture->width);
-    guint lines = GST_VIDEO_SUB_SCALE (picture->components[i].h_sub, picture->height);
-
-    row_bytes = MAX (row_bytes, (columns - 1) * picture->components[i].pixel_stride +
-        picture->components[i].offset + picture->components[i].bytes);
-    rows = MAX (rows, lines);
-  }
-
+  gst_internvl_measure_plane (picture, p);
+  gsize row_bytes = picture->planes[p].row_bytes;
+  guint rows = picture->planes[p].rows;
   if (rows > 0) {
     gint64 first = data - map->data, last = first + (gint64) (rows - 1) * stride;
 
@@ -199,8 +206,6 @@ set_plane (GstInternvlMapping *mapping, guint p, GError **error)
   }
   picture->planes[p].data = data;
   picture->planes[p].stride = stride;
-  picture->planes[p].row_bytes = row_bytes;
-  picture->planes[p].rows = rows;
   return TRUE;
 }
 
@@ -301,8 +306,8 @@ set_crop (IvlPicture *picture, const GstVideoInfo *info, GstBuffer *buffer)
 }
 
 /* What GstVideoFrame takes for granted. */
-static gboolean
-check_meta (const GstVideoInfo *info, GstBuffer *buffer, GError **error)
+gboolean
+gst_internvl_check_meta (const GstVideoInfo *info, GstBuffer *buffer, GError **error)
 {
   const GstVideoMeta *meta = gst_buffer_get_video_meta (buffer);
 
@@ -348,7 +353,7 @@ gst_internvl_map (GstInternvlMapping *mapping, const GstVideoInfo *info, GstBuff
   gboolean ok = TRUE;
 
   memset (mapping, 0, sizeof *mapping);
-  if (!check_meta (info, buffer, error))
+  if (!gst_internvl_check_meta (info, buffer, error))
     return FALSE;
   if (!gst_video_frame_map (&mapping->frame, info, buffer, GST_MAP_READ)) {
     g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT,

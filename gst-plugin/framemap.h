@@ -27,6 +27,12 @@ GstVideoRectangle gst_internvl_seen_region (GstBuffer *buffer, const GstVideoInf
  * FALSE, with ERROR set, if its components are not at constant strides. */
 gboolean gst_internvl_describe (const GstVideoInfo *info, GstBuffer *buffer, IvlPicture *picture, GError **error);
 
+/* Sets row_bytes and rows of plane P of PICTURE, whose components and size are set, to what of it is read. */
+void gst_internvl_measure_plane (IvlPicture *picture, guint p);
+
+/* FALSE, with ERROR set, if BUFFER has a video meta that isn't one of such frames. */
+gboolean gst_internvl_check_meta (const GstVideoInfo *info, GstBuffer *buffer, GError **error);
+
 /* Maps BUFFER for reading, with its video and crop metas. On failure nothing is held and ERROR is set (IVL_ERROR).
  * Any thread. */
 gboolean gst_internvl_map (GstInternvlMapping *mapping, const GstVideoInfo *info, GstBuffer *buffer, GError **error);

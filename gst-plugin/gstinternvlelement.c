@@ -63,6 +63,9 @@
  * read back, with a warning in the log. The device copies a sampled frame before it goes on; up to GStreamer 1.22, whose
  * images have no semaphores, the frame waits for that, and so for what the model has the device do just then.
  *
+ * Frames in `memory:DMABuf`, and in DMABufs under the caps of system memory, are copied by the device from where they are
+ * if they are linear and its driver has `VK_EXT_external_memory_dma_buf`; else they are mapped, with a warning in the log.
+ *
  * ## Examples
  * |[
  * gst-launch-1.0 filesrc location=clip.mp4 ! decodebin ! internvl model-path=InternVL2_5-1B name=v ! fakesink \
@@ -94,6 +97,7 @@
  * ]| A file with captions as a subtitle track. The queue has room for a chunk of video, so that its text is there in
  * time; matroskamux does without, mp4mux doesn't.
  */
+#include "dmaframes.h"
 #include "errors.h"
 #include "gstinternvlprivate.h"
 #include "textout.h"
@@ -105,10 +109,6 @@ GST_DEBUG_CATEGORY (gst_internvl_debug);
  * waits for the last answer. Pools are asked for that many more. */
 #define BUFFERS_HELD 6
 
-static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE ("sink", GST_PAD_SINK, GST_PAD_ALWAYS,
-    GST_STATIC_CAPS (GST_VIDEO_CAPS_MAKE (GST_VIDEO_FORMATS_ALL) GST_INTERNVL_VK_CAPS));
-static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE ("src", GST_PAD_SRC, GST_PAD_ALWAYS,
-    GST_STATIC_CAPS (GST_VIDEO_CAPS_MAKE (GST_VIDEO_FORMATS_ALL) GST_INTERNVL_VK_CAPS));
 static GstStaticPadTemplate text_template = GST_STATIC_PAD_TEMPLATE ("text_src", GST_PAD_SRC, GST_PAD_REQUEST,
     GST_STATIC_CAPS ("text/x-raw, format=(string){ utf8, pango-markup }; application/x-json"));
 
@@ -574,6 +574,16 @@ gst_internvl_finalize (GObject *object)
 }
 
 static void
+add_video_template (GstElementClass *klass, const char *name, GstPadDirection direction)
+{
+  GstCaps *caps = gst_caps_from_string (GST_VIDEO_CAPS_MAKE (GST_VIDEO_FORMATS_ALL) GST_INTERNVL_VK_CAPS);
+
+  gst_internvl_dma_frames_append_caps (caps);
+  gst_element_class_add_pad_template (klass, gst_pad_template_new (name, direction, GST_PAD_ALWAYS, caps));
+  gst_caps_unref (caps);
+}
+
+static void
 gst_internvl_class_init (GstInternvlClass *klass)
 {
   GObjectClass *object_class = G_OBJECT_CLASS (klass);
@@ -607,8 +617,8 @@ gst_internvl_class_init (GstInternvlClass *klass)
   g_signal_new_class_handler ("ask", G_TYPE_FROM_CLASS (klass), G_SIGNAL_RUN_LAST | G_SIGNAL_ACTION,
       G_CALLBACK (gst_internvl_ask), NULL, NULL, NULL, G_TYPE_BOOLEAN, 2, G_TYPE_STRING, G_TYPE_STRING);
 
-  gst_element_class_add_static_pad_template (element_class, &sink_template);
-  gst_element_class_add_static_pad_template (element_class, &src_template);
+  add_video_template (element_class, "sink", GST_PAD_SINK);
+  add_video_template (element_class, "src", GST_PAD_SRC);
   gst_element_class_add_static_pad_template_with_gtype (element_class, &text_template, GST_TYPE_INTERNVL_TEXT_PAD);
   gst_element_class_set_static_metadata (element_class, "InternVL video captioner", "Filter/Analyzer/Video",
       "Answers a question about each stretch of a video with InternVL 2.5, on any Vulkan device: timed text on "
@@ -636,7 +646,7 @@ gst_internvl_init (GstInternvl *self)
   self->vk_frames = gst_internvl_vk_frames_new (GST_ELEMENT (self));
   self->sampler = gst_internvl_sampler_new (&gst_internvl_sampler_funcs, self);
 
-  self->sinkpad = gst_pad_new_from_static_template (&sink_template, "sink");
+  self->sinkpad = gst_pad_new_from_template (gst_element_get_pad_template (GST_ELEMENT (self), "sink"), "sink");
   gst_pad_set_chain_function (self->sinkpad, gst_internvl_chain);
   gst_pad_set_event_function (self->sinkpad, gst_internvl_sink_event);
   gst_pad_set_query_function (self->sinkpad, gst_internvl_sink_query);
@@ -645,7 +655,7 @@ gst_internvl_init (GstInternvl *self)
   GST_PAD_SET_PROXY_SCHEDULING (self->sinkpad);
   gst_element_add_pad (GST_ELEMENT (self), self->sinkpad);
 
-  self->srcpad = gst_pad_new_from_static_template (&src_template, "src");
+  self->srcpad = gst_pad_new_from_template (gst_element_get_pad_template (GST_ELEMENT (self), "src"), "src");
   gst_pad_set_event_function (self->srcpad, gst_internvl_src_event);
   gst_pad_set_query_function (self->srcpad, gst_internvl_src_query);
   gst_pad_set_iterate_internal_links_function (self->srcpad, gst_internvl_iterate_links);

@@ -1,5 +1,6 @@
 /* The streaming thread: frames to the sampler, video on, events in their place among video and text. */
 #include "boxes.h"
+#include "dmaframes.h"
 #include "framemap.h"
 #include "gstinternvlprivate.h"
 
@@ -185,7 +186,7 @@ sample (GstInternvl *self, GstBuffer *buffer)
     time = mirror (self, media_time, duration);
   }
 
-  GstInternvlFrame *frame = gst_internvl_frame_new (gst_buffer_ref (buffer), &self->info);
+  GstInternvlFrame *frame = gst_internvl_frame_new (gst_internvl_dma_frames_ref (&self->info, buffer), &self->info);
   frame->timestamp = time;
   frame->max_tiles = max_tiles;
   frame->reuse_threshold = reuse_threshold;
@@ -409,7 +410,7 @@ set_caps (GstInternvl *self, GstEvent *event)
   GstCaps *caps;
 
   gst_event_parse_caps (event, &caps);
-  const gboolean video = gst_video_info_from_caps (&info, caps);
+  const gboolean video = gst_internvl_dma_frames_parse_caps (&info, caps);
   if (!video || GST_VIDEO_INFO_WIDTH (&info) <= 0 || GST_VIDEO_INFO_HEIGHT (&info) <= 0) {
     const char *why = video ? "Frames without a pixel have nothing to be asked about; look at what is in front."
         : "These are not caps of raw video; put videoconvert in front.";

@@ -83,7 +83,7 @@ gst_internvl_worker_start (GstInternvlWorker *worker, IvlDevice *host, const cha
   worker->weights = weights;
   worker->share = share;
 
-  worker->flushing = worker->quit = FALSE;
+  worker->flushing = worker->quit = worker->told = FALSE;
   worker->state = worker->model ? MODEL_READY : MODEL_LOADING;
   worker->cancellable = g_cancellable_new ();
   worker->thread = g_thread_new ("internvl", gst_internvl_worker_thread, worker);

@@ -84,6 +84,7 @@ struct GstInternvlWorker
   guint last_flushes;           /* when it was */
   IvlImage *seen;               /* of the frame before, to compare the next one with */
   guint seen_flushes;           /* when it was made */
+  gboolean told;                /* how frames in DMABufs are read, since the start */
 };
 
 void gst_internvl_job_free (GstInternvlJob *job);

@@ -1,4 +1,5 @@
 /* The worker's thread: loads the model, makes images, asks, delivers. */
+#include "dmaframes.h"
 #include "framemap.h"
 #include "textout.h"
 #include "workerprivate.h"
@@ -168,6 +169,28 @@ compare (GstInternvlWorker *worker, GstInternvlFrame *frame, guint flushes)
   ivl_image_unref (before);
 }
 
+/* A frame in DMABufs, read by the device from there. NULL: it is to be mapped, or what is in ERROR. */
+static IvlDevicePicture *
+import_frame (GstInternvlWorker *worker, GstInternvlFrame *frame, GError **error)
+{
+  g_autoptr (GError) why = NULL;
+
+  if (!gst_internvl_dma_frames_check (frame->buffer, error) || !gst_internvl_dma_frames_has (frame->buffer))
+    return NULL;
+  IvlDevicePicture *picture = gst_internvl_dma_frames_copy (&frame->info, frame->buffer,
+      ivl_model_get_device (worker->model), &why);
+  if (!picture && !g_error_matches (why, IVL_ERROR, IVL_ERROR_UNSUPPORTED)) {
+    g_propagate_error (error, g_steal_pointer (&why));
+    return NULL;
+  }
+  if (!worker->told && picture)
+    GST_INFO_OBJECT (worker->owner, "frames in DMABufs are read by the device from there");
+  else if (!worker->told)
+    GST_WARNING_OBJECT (worker->owner, "frames in DMABufs go through system memory: %s", why->message);
+  worker->told = TRUE;
+  return picture;
+}
+
 /* NULL: it can't be read, which is told, or what is in ERROR. */
 static IvlImage *
 image_of (GstInternvlWorker *worker, GstInternvlFrame *frame, GError **error)
@@ -178,7 +201,11 @@ image_of (GstInternvlWorker *worker, GstInternvlFrame *frame, GError **error)
   IvlPicture read_back;
   IvlImage *image = NULL;
 
-  if (frame->on_device && !picture) {
+  if (!frame->on_device)
+    picture = import_frame (worker, frame, &unreadable);
+  if (unreadable) {
+    worker->funcs->frame_failed (worker->owner, unreadable);
+  } else if (frame->on_device && !picture) {
     GST_LOG ("frame %" GST_TIME_FORMAT " wasn't copied", GST_TIME_ARGS (frame->timestamp));
   } else if (picture && ivl_device_picture_get_device (picture) == ivl_model_get_device (worker->model)) {
     image = ivl_image_new_from_device (worker->model, picture, frame->max_tiles, NULL, frame->reuse_threshold, error);

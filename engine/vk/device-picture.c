@@ -1,12 +1,20 @@
 #include "vk/device-picture.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <linux/dma-buf.h>
+#endif
 
 #define ALIGN 768u      /* of planes: 256 for kernels, and any texel's size */
 #define PITCH_ALIGN 48u /* of rows: whole texels of 1, 2, 3, 4, 6, 8, 12 and 16 bytes */
 #define WAIT_NS (120ull * 1000000000ull)
+#define WRITTEN_MS 10000 /* whoever writes a DMA-BUF has so long for it */
 
 static guint64
 align_up (guint64 value, guint64 to)
@@ -79,6 +87,8 @@ picture_alloc (IvlDevice *device, const IvlPicture *layout, bool readback, GErro
   self->device = ivl_device_ref (device);
   self->layout = *layout;
   self->readback = readback;
+  for (guint i = 0; i < G_N_ELEMENTS (self->fds); i++)
+    self->fds[i] = -1;
   g_mutex_init (&self->lock);
   return self;
 }
@@ -276,6 +286,233 @@ fail:
   return NULL;
 }
 
+/* ---- from DMA-BUFs ---- */
+
+/* -1: unknown. */
+static gint64
+fd_bytes (int fd)
+{
+  struct stat status;
+  if (fstat (fd, &status) == 0 && S_ISREG (status.st_mode))
+    return status.st_size;
+  return lseek (fd, 0, SEEK_END);
+}
+
+/* The fences of those who write it, of which Vulkan knows nothing. */
+static gboolean
+wait_written (int fd, GError **error)
+{
+  struct pollfd wait = { .fd = fd, .events = POLLIN };
+  int n;
+  do
+    n = poll (&wait, 1, WRITTEN_MS);
+  while (n < 0 && errno == EINTR);
+  if (n == 0)
+    return ivl_fail (error, IVL_ERROR_IO, "A DMA-BUF wasn't written within %d s", WRITTEN_MS / 1000);
+  if (n < 0 || !(wait.revents & POLLIN))
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT, "A DMA-BUF can't be waited for: %s",
+                     n < 0 ? g_strerror (errno) : "no such file");
+  return TRUE;
+}
+
+/* Tells the DMA-BUF that the host's cores begin or end to read it. Other kinds of files know nothing of that. */
+static void
+sync_cores (int fd, bool end)
+{
+#ifdef __linux__
+  struct dma_buf_sync sync = { DMA_BUF_SYNC_READ | (end ? DMA_BUF_SYNC_END : DMA_BUF_SYNC_START) };
+  while (ioctl (fd, DMA_BUF_IOCTL_SYNC, &sync) < 0 && (errno == EINTR || errno == EAGAIN)) {
+  }
+#endif
+}
+
+static gboolean
+fail_import (IvlDevicePicture *self, VkResult result, const char *why, GError **error)
+{
+  if (result == VK_ERROR_DEVICE_LOST)
+    return ivl_vk_fail (self->device, result, why, error);
+  return ivl_fail (error, IVL_ERROR_UNSUPPORTED, "Vulkan device \"%s\" can't read a DMA-BUF: %s (%d)", self->device->name,
+                   why, result);
+}
+
+/* The first BYTES of FD become sources[I]. */
+static gboolean
+import_fd (IvlDevicePicture *self, guint i, int fd, guint64 bytes, guint64 fd_size, GError **error)
+{
+  const VkExternalMemoryHandleTypeFlagBits kind = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT;
+  IvlDevice *device = self->device;
+  VkExternalMemoryBufferCreateInfo external = { .sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO,
+                                                .handleTypes = kind };
+  VkBufferCreateInfo info = { .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                              .pNext = &external,
+                              .size = bytes,
+                              .usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT };
+  VkResult result = vkCreateBuffer (device->device, &info, NULL, &self->sources[i]);
+  if (result < 0)
+    return fail_import (self, result, "vkCreateBuffer", error);
+  ivl_vk_set_name (device, VK_OBJECT_TYPE_BUFFER, (guint64) self->sources[i], "internvl DMA-BUF");
+  VkMemoryRequirements requirements;
+  vkGetBufferMemoryRequirements (device->device, self->sources[i], &requirements);
+  VkMemoryFdPropertiesKHR properties = { .sType = VK_STRUCTURE_TYPE_MEMORY_FD_PROPERTIES_KHR };
+  result = device->get_fd_properties (device->device, kind, fd, &properties);
+  if (result < 0)
+    return fail_import (self, result, "vkGetMemoryFdPropertiesKHR", error);
+  guint32 types = properties.memoryTypeBits & requirements.memoryTypeBits;
+  if (!types || requirements.size > fd_size)
+    return fail_import (self, VK_SUCCESS, types ? "it is too small" : "it has no type of memory in common with it", error);
+  int own = fcntl (fd, F_DUPFD_CLOEXEC, 0);
+  if (own < 0)
+    return ivl_fail (error, IVL_ERROR_IO, "A DMA-BUF can't be kept open: %s", g_strerror (errno));
+  VkMemoryDedicatedAllocateInfo dedicated = { .sType = VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO,
+                                              .buffer = self->sources[i] };
+  VkImportMemoryFdInfoKHR import = { .sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_FD_INFO_KHR,
+                                     .pNext = device->dmabuf_dedicated ? &dedicated : NULL,
+                                     .handleType = kind,
+                                     .fd = own };
+  VkMemoryAllocateInfo allocate = { .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                    .pNext = &import,
+                                    .allocationSize = requirements.size,
+                                    .memoryTypeIndex = (guint32) g_bit_nth_lsf (types, -1) };
+  result = vkAllocateMemory (device->device, &allocate, NULL, &self->memories[i]);
+  if (result < 0) {
+    close (own);
+    return fail_import (self, result, "vkAllocateMemory", error);
+  }
+  result = vkBindBufferMemory (device->device, self->sources[i], self->memories[i], 0);
+  if (result < 0)
+    return fail_import (self, result, "vkBindBufferMemory", error);
+  if (device->software && (self->fds[i] = fcntl (fd, F_DUPFD_CLOEXEC, 0)) >= 0)
+    sync_cores (self->fds[i], false);
+  return TRUE;
+}
+
+/* Checks plane I, and says in END where what is read of it ends. */
+static gboolean
+check_plane (const IvlPicture *layout, const IvlPlaneDmabuf *plane, guint i, guint64 fd_size, guint64 *end, GError **error)
+{
+  gsize row_bytes = layout->planes[i].row_bytes;
+  gint64 reach, first, last;
+  bool over = !row_bytes || plane->offset > fd_size
+              || __builtin_mul_overflow ((gint64) layout->planes[i].rows - 1, (gint64) plane->stride, &reach)
+              || __builtin_add_overflow ((gint64) plane->offset, reach, &last);
+  first = (gint64) plane->offset;
+  if (over || MIN (first, last) < 0 || row_bytes > fd_size || (guint64) MAX (first, last) > fd_size - row_bytes)
+    return ivl_fail (error, IVL_ERROR_BAD_ARGUMENT,
+                     "Plane %u of a picture: %u rows of %" G_GSIZE_FORMAT " bytes, %" G_GSSIZE_FORMAT " apart, from %"
+                     G_GUINT64_FORMAT " on aren't in a DMA-BUF of %" G_GUINT64_FORMAT " bytes", i,
+                     layout->planes[i].rows, row_bytes, plane->stride, plane->offset, fd_size);
+  *end = (guint64) MAX (first, last) + row_bytes;
+  return TRUE;
+}
+
+/* Imports what planes are in, each file once; OWNERS: whose source a plane is in. */
+static gboolean
+import_planes (IvlDevicePicture *self, const IvlPlaneDmabuf *planes, guint owners[4], GError **error)
+{
+  guint64 ends[4] = { 0 };
+  gint64 sizes[4];
+  for (guint i = 0; i < self->layout.n_planes; i++) {
+    guint64 end;
+    owners[i] = i;
+    if (!self->layout.planes[i].rows)
+      continue;
+    for (guint j = i; j-- > 0;)
+      if (self->layout.planes[j].rows && planes[j].fd == planes[i].fd)
+        owners[i] = j;
+    sizes[i] = fd_bytes (planes[i].fd);
+    if (sizes[i] < 0)
+      return ivl_fail (error, IVL_ERROR_UNSUPPORTED, "A DMA-BUF doesn't tell its size: %s", g_strerror (errno));
+    if (!check_plane (&self->layout, &planes[i], i, (guint64) sizes[i], &end, error))
+      return FALSE;
+    ends[owners[i]] = MAX (ends[owners[i]], end);
+  }
+  for (guint i = 0; i < self->layout.n_planes; i++)
+    if (owners[i] == i && self->layout.planes[i].rows
+        && !(wait_written (planes[i].fd, error)
+             && import_fd (self, i, planes[i].fd, ends[i], (guint64) sizes[i], error)))
+      return FALSE;
+  return TRUE;
+}
+
+/* From whoever has the DMA-BUFs to us, or BACK. */
+static void
+record_ownership (IvlDevicePicture *self, VkCommandBuffer commands, bool back)
+{
+  IvlDevice *device = self->device;
+  VkBufferMemoryBarrier barriers[4];
+  guint n = 0;
+  for (guint i = 0; i < G_N_ELEMENTS (self->sources); i++)
+    if (self->sources[i])
+      barriers[n++] = (VkBufferMemoryBarrier){
+        .sType = VK_STRUCTURE_TYPE_BUFFER_MEMORY_BARRIER,
+        .dstAccessMask = back ? 0 : VK_ACCESS_TRANSFER_READ_BIT,
+        .srcQueueFamilyIndex = back ? device->queue_family : device->dmabuf_family,
+        .dstQueueFamilyIndex = back ? device->dmabuf_family : device->queue_family,
+        .buffer = self->sources[i],
+        .size = VK_WHOLE_SIZE,
+      };
+  vkCmdPipelineBarrier (commands, back ? VK_PIPELINE_STAGE_TRANSFER_BIT : VK_PIPELINE_STAGE_TOP_OF_PIPE_BIT,
+                        back ? VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT : VK_PIPELINE_STAGE_TRANSFER_BIT, 0, 0, NULL, n,
+                        barriers, 0, NULL);
+}
+
+/* In one piece if its rows lie as they may for the kernels, else row by row. */
+static void
+record_plane_copy (IvlDevicePicture *self, VkCommandBuffer commands, VkBuffer source, const IvlPlaneDmabuf *plane, guint i)
+{
+  const IvlPlanePlace *place = &self->places[i];
+  gsize row_bytes = self->layout.planes[i].row_bytes;
+  guint rows = self->layout.planes[i].rows;
+  bool whole = plane->stride == (gssize) place->pitch;
+  g_autofree VkBufferCopy *regions = g_new (VkBufferCopy, whole ? 1 : rows);
+  regions[0] = (VkBufferCopy){ plane->offset, place->offset, (rows - 1) * place->pitch + row_bytes };
+  for (guint y = 0; y < rows && !whole; y++)
+    regions[y] = (VkBufferCopy){ (guint64) ((gint64) plane->offset + (gint64) y * plane->stride),
+                                 place->offset + (guint64) y * place->pitch, row_bytes };
+  vkCmdCopyBuffer (commands, source, self->buffer->buffer, whole ? 1 : rows, regions);
+}
+
+IvlDevicePicture *
+ivl_device_picture_new_from_dmabuf (IvlDevice *device, const IvlPicture *layout, const IvlPlaneDmabuf *planes,
+                                    gboolean readback, GError **error)
+{
+  VkCommandBuffer commands;
+  VkSubmitInfo info = { 0 };
+  guint owners[4];
+  guint64 bytes = 0;
+  if (!device->dmabuf) {
+    ivl_fail (error, IVL_ERROR_UNSUPPORTED, "Vulkan device \"%s\" doesn't read DMA-BUFs%s", device->name,
+              device->imported ? " as its host has made it" : "");
+    return NULL;
+  }
+  IvlDevicePicture *self = picture_alloc (device, layout, readback, error);
+  if (!self || !import_planes (self, planes, owners, error))
+    goto fail;
+  for (guint i = 0; i < layout->n_planes; i++) {
+    gsize row_bytes = layout->planes[i].row_bytes;
+    gsize pitch = align_up (row_bytes, PITCH_ALIGN);
+    /* As it is, if that is good for the kernels and no waste. */
+    if (planes[i].stride > 0 && planes[i].stride % PITCH_ALIGN == 0 && (gsize) planes[i].stride >= row_bytes
+        && (gsize) planes[i].stride <= 2 * pitch)
+      pitch = (gsize) planes[i].stride;
+    self->places[i] = (IvlPlanePlace){ bytes, pitch };
+    bytes = align_up (bytes + (guint64) pitch * layout->planes[i].rows, ALIGN);
+  }
+  if (!(commands = begin (self, bytes, error)))
+    goto fail;
+  record_ownership (self, commands, false);
+  for (guint i = 0; i < layout->n_planes; i++)
+    if (layout->planes[i].rows)
+      record_plane_copy (self, commands, self->sources[owners[i]], &planes[i], i);
+  record_ownership (self, commands, true);
+  if (!submit (self, commands, &info, error))
+    goto fail;
+  return self;
+fail:
+  ivl_device_picture_unref (self);
+  return NULL;
+}
+
 /* ---- life ---- */
 
 static void
@@ -291,6 +528,11 @@ release_transients (IvlDevicePicture *self)
     vkFreeMemory (device, self->memories[i], NULL);
     self->sources[i] = VK_NULL_HANDLE;
     self->memories[i] = VK_NULL_HANDLE;
+    if (self->fds[i] >= 0) {
+      sync_cores (self->fds[i], true);
+      close (self->fds[i]);
+      self->fds[i] = -1;
+    }
   }
 }
 

@@ -24,6 +24,7 @@ struct IvlDevicePicture {
   VkFence fence;
   VkBuffer sources[4];      /* imported */
   VkDeviceMemory memories[4];
+  int fds[4];               /* of those, read by the host's cores; -1: none */
 };
 
 #endif

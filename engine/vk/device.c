@@ -385,10 +385,21 @@ create_device (IvlDevice *self, GError **error)
   vkEnumerateDeviceExtensionProperties (self->physical, NULL, &n, extensions);
   self->host_import = has_extension (extensions, n, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
 
-  const char *enabled[3];
+  const char *enabled[8];
   guint32 n_enabled = 0;
   if (self->host_import)
     enabled[n_enabled++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
+  self->dmabuf = has_extension (extensions, n, VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME)
+                 && has_extension (extensions, n, VK_EXT_EXTERNAL_MEMORY_DMA_BUF_EXTENSION_NAME)
+                 && !(debug_flags () & DEBUG_MINIMUM);
+  if (self->dmabuf) {
+    bool foreign = has_extension (extensions, n, VK_EXT_QUEUE_FAMILY_FOREIGN_EXTENSION_NAME);
+    self->dmabuf_family = foreign ? VK_QUEUE_FAMILY_FOREIGN_EXT : VK_QUEUE_FAMILY_EXTERNAL;
+    enabled[n_enabled++] = VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME;
+    enabled[n_enabled++] = VK_EXT_EXTERNAL_MEMORY_DMA_BUF_EXTENSION_NAME;
+    if (foreign)
+      enabled[n_enabled++] = VK_EXT_QUEUE_FAMILY_FOREIGN_EXTENSION_NAME;
+  }
 
   VkPhysicalDeviceVulkan12Features v12 = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES };
 #ifdef VK_KHR_cooperative_matrix
@@ -434,6 +445,22 @@ fail:
   return FALSE;
 }
 
+/* Of a device that has the extensions: what of it holds for buffers that are copied from. */
+static void
+query_dmabuf (IvlDevice *self)
+{
+  VkPhysicalDeviceExternalBufferInfo info = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_BUFFER_INFO,
+                                              .usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT,
+                                              .handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT };
+  VkExternalBufferProperties properties = { .sType = VK_STRUCTURE_TYPE_EXTERNAL_BUFFER_PROPERTIES };
+  vkGetPhysicalDeviceExternalBufferProperties (self->physical, &info, &properties);
+  VkExternalMemoryFeatureFlags features = properties.externalMemoryProperties.externalMemoryFeatures;
+  self->get_fd_properties = (PFN_vkGetMemoryFdPropertiesKHR) vkGetDeviceProcAddr (self->device,
+                                                                                  "vkGetMemoryFdPropertiesKHR");
+  self->dmabuf = self->get_fd_properties && (features & VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT);
+  self->dmabuf_dedicated = features & VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT;
+}
+
 static IvlDevice *
 device_alloc (void)
 {
@@ -458,6 +485,8 @@ ivl_device_open (const char *name, GError **error)
   bool reset = self->timestamps;
   query_properties (self);
   self->timestamps = self->timestamps && reset;
+  if (self->dmabuf)
+    query_dmabuf (self);
   ivl_vk_pipelines_init (self);
   g_debug ("device: %s, subgroup %u, %s memory", self->name, self->subgroup_size, self->unified ? "unified" : "own");
   return self;
@@ -579,6 +608,12 @@ const char *
 ivl_device_get_name (IvlDevice *self)
 {
   return self->name;
+}
+
+gboolean
+ivl_device_imports_dmabuf (IvlDevice *self)
+{
+  return self->dmabuf;
 }
 
 static guint64

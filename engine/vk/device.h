@@ -32,11 +32,15 @@ struct IvlDevice {
   bool host_import;      /* VK_EXT_external_memory_host */
   VkDeviceSize host_import_alignment;
   bool memory_budget;    /* VK_EXT_memory_budget */
+  bool dmabuf;           /* buffers are imported from DMA-BUFs; never on a host's device, whose extensions can't be seen */
+  bool dmabuf_dedicated; /* one memory for each of them */
+  guint32 dmabuf_family; /* whose they are: VK_QUEUE_FAMILY_FOREIGN_EXT or _EXTERNAL */
   bool timestamps;
   /* Cooperative matrices of f16 with sums of f32, m x k times k x n, that suit shaders/gemm; 0: none, or not enabled. */
   guint32 coopmat_m, coopmat_n, coopmat_k;
   gpointer gemm_choices; /* atomic; of kernels/gemm-tune.c, borrowed */
 
+  PFN_vkGetMemoryFdPropertiesKHR get_fd_properties; /* with dmabuf */
   PFN_vkSetDebugUtilsObjectNameEXT set_name; /* NULL: the instance doesn't know names */
 
   GMutex memory_lock;

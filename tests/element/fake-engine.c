@@ -592,6 +592,14 @@ ivl_device_picture_new (IvlDevice *device, const IvlPicture *layout, IvlPlaneIma
   g_assert_not_reached ();
 }
 
+IvlDevicePicture *
+ivl_device_picture_new_from_dmabuf (IvlDevice *device, const IvlPicture *layout, const IvlPlaneDmabuf *planes,
+    gboolean readback, GError **error)
+{
+  g_set_error_literal (error, IVL_ERROR, IVL_ERROR_UNSUPPORTED, "no DMA-BUFs here");
+  return NULL;
+}
+
 gboolean
 ivl_device_picture_wait (IvlDevicePicture *picture, GError **error)
 {

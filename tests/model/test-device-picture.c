@@ -3,6 +3,8 @@
 
 #include <internvl/internvl.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <vulkan/vulkan.h>
 
 #define MAX_PLANES 3
@@ -398,6 +400,52 @@ test_bad (Host *h, gconstpointer data)
   free_picture (h, &p);
 }
 
+/* NV12 of 40 x 12 in files with rows 64 bytes apart, upside down; and planes that aren't in their file. */
+static void
+test_dmabuf (void)
+{
+  static const IvlPlaneDmabuf bad[] = { { 0, 4096 - 39, 64 },    { 0, 11 * 64 - 1, -64 }, { 0, 0, G_MAXSSIZE / 4 },
+                                        { 0, G_MAXUINT64, -64 }, { 0, G_MAXINT64, 64 },   { 0, 0, G_MINSSIZE } };
+  g_autoptr (GError) error = NULL;
+  g_autoptr (IvlDevice) device = ivl_device_open (NULL, &error);
+  g_assert_no_error (error);
+  IvlPicture got, layout = { .planes = { { .row_bytes = 40, .rows = 12 }, { .row_bytes = 40, .rows = 6 } },
+                             .n_planes = 2, .width = 40, .height = 12 };
+  IvlPlaneDmabuf planes[2] = { { .offset = 11 * 64 + 3, .stride = -64 }, { .offset = 5 * 64 + 3, .stride = -64 } };
+  guint8 *maps[2];
+  for (guint i = 0; i < 2; i++) {
+    planes[i].fd = memfd_create ("plane", MFD_CLOEXEC);
+    g_assert_cmpint (ftruncate (planes[i].fd, 4096), ==, 0);
+    maps[i] = mmap (NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, planes[i].fd, 0);
+    for (guint j = 0; j < 4096; j++)
+      maps[i][j] = (guint8) g_test_rand_int ();
+  }
+  if (ivl_device_imports_dmabuf (device)) {
+    g_autoptr (IvlDevicePicture) picture = ivl_device_picture_new_from_dmabuf (device, &layout, planes, TRUE, &error);
+    g_assert_no_error (error);
+    g_assert_true (ivl_device_picture_get (picture, &got, &error));
+    for (guint i = 0; i < 2; i++)
+      for (guint y = 0; y < layout.planes[i].rows; y++)
+        g_assert_cmpmem (got.planes[i].data + (gssize) y * got.planes[i].stride, 40,
+                         maps[i] + (gssize) planes[i].offset + (gssize) y * planes[i].stride, 40);
+    for (guint i = 0; i < G_N_ELEMENTS (bad); i++) {
+      IvlPlaneDmabuf wrong[2] = { bad[i], planes[1] };
+      wrong[0].fd = planes[0].fd;
+      g_assert_null (ivl_device_picture_new_from_dmabuf (device, &layout, wrong, TRUE, &error));
+      g_assert_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT);
+      g_clear_error (&error);
+    }
+  } else {
+    g_assert_null (ivl_device_picture_new_from_dmabuf (device, &layout, planes, TRUE, &error));
+    g_assert_error (error, IVL_ERROR, IVL_ERROR_UNSUPPORTED);
+    g_test_skip ("this device doesn't read DMA-BUFs");
+  }
+  for (guint i = 0; i < 2; i++) {
+    munmap (maps[i], 4096);
+    close (planes[i].fd);
+  }
+}
+
 int
 main (int argc, char **argv)
 {
@@ -405,6 +453,7 @@ main (int argc, char **argv)
   g_test_add ("/device-picture/read-back", Host, NULL, set_up, test_read_back, tear_down);
   g_test_add ("/device-picture/answers", Host, NULL, set_up, test_answers, tear_down);
   g_test_add ("/device-picture/semaphore", Host, GINT_TO_POINTER (1), set_up, test_semaphore, tear_down);
+  g_test_add_func ("/device-picture/dmabuf", test_dmabuf);
   g_test_add ("/device-picture/bad", Host, NULL, set_up, test_bad, tear_down);
   return g_test_run ();
 }

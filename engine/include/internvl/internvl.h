@@ -201,8 +201,8 @@ void ivl_picture_init_rgb (IvlPicture *picture, const guint8 *data, guint width,
 
 /* ---- pictures on the device ---- */
 
-/* A picture that the host has in Vulkan images: copied by the device, on the engine's queue. It goes to the encoder
- * without passing through system memory. */
+/* A picture that the host has in Vulkan images or DMA-BUFs: copied by the device, on the engine's queue. It goes to the
+ * encoder without passing through system memory. */
 typedef struct IvlDevicePicture IvlDevicePicture;
 
 /* A plane of it. Several may be in one image. */
@@ -224,6 +224,22 @@ typedef struct {
  * that is copied, from its corner. READBACK: for ivl_device_picture_get instead of the encoder. */
 IvlDevicePicture *ivl_device_picture_new (IvlDevice *device, const IvlPicture *layout, IvlPlaneImage *images,
                                           gboolean readback, GError **error);
+
+/* A plane in a DMA-BUF, row behind row (linear, in words of DRM). */
+typedef struct {
+  int fd;         /* borrowed, for the call */
+  guint64 offset; /* bytes, of the top row's first one */
+  gssize stride;  /* bytes from a row to the next; negative for bottom-up pictures */
+} IvlPlaneDmabuf;
+
+/* Whether DEVICE reads DMA-BUFs where they are. Not one that ivl_device_import made. */
+gboolean ivl_device_imports_dmabuf (IvlDevice *device);
+/* As ivl_device_picture_new, with PLANES, one a plane of LAYOUT (of those that have rows), in DMA-BUFs. Waits for whoever
+ * still writes them; what they hold must stay until ivl_device_picture_wait. IVL_ERROR_UNSUPPORTED: the device can't
+ * read these, mapped they may well be. IVL_ERROR_BAD_ARGUMENT: a plane reaches outside of its DMA-BUF. */
+IvlDevicePicture *ivl_device_picture_new_from_dmabuf (IvlDevice *device, const IvlPicture *layout,
+                                                      const IvlPlaneDmabuf *planes, gboolean readback, GError **error);
+
 /* Until the copy is done. */
 gboolean ivl_device_picture_wait (IvlDevicePicture *picture, GError **error);
 /* The picture in system memory, made for READBACK, after waiting. OUT is valid as long as PICTURE. */
