@@ -60,11 +60,14 @@
  * that is so if upstream offers such caps, or the application sets the context `gst.vulkan.device`, before the element is
  * started, and #GstInternvl:device isn't set. It finds the device of its neighbours or makes one for them; elements on
  * the same device share one model there, which isn't the one that elements on a device of their own share. Else they are
- * read back, with a warning in the log. The device copies a sampled frame before it goes on; up to GStreamer 1.22, whose
- * images have no semaphores, the frame waits for that, and so for what the model has the device do just then.
+ * read back, with a warning in the log. The device copies a sampled frame before it goes on, and the frame waits for that,
+ * and so for what the model has the device do just then: vulkanupload would have overwritten what it uploads from with the
+ * next frame. This ran with GStreamer 1.22 on Mesa 22.3 and with 1.26 on Mesa 25.0, on the software driver.
  *
  * Frames in `memory:DMABuf`, and in DMABufs under the caps of system memory, are copied by the device from where they are
- * if they are linear and its driver has `VK_EXT_external_memory_dma_buf`; else they are mapped, with a warning in the log.
+ * if its driver has `VK_EXT_external_memory_dma_buf`; else they are mapped, with a warning in the log. Linear frames only:
+ * caps of tiled ones are not accepted. The import ran on the software driver of Mesa 25.0 and 26.2 (GStreamer 1.26, with
+ * `format=DMA_DRM` and without), the mapping on that of 22.3 (GStreamer 1.22).
  *
  * ## Examples
  * |[

@@ -349,9 +349,10 @@ gst_internvl_vk_frames_copy (GstInternvlVkFrames *self, const GstVideoInfo *info
   if (!picture)
     return NULL;
   update_planes (buffer, &layout, planes);
-  /* vulkanupload (1.22) writes its next frame to where this one is still being uploaded from, if the device is that much
-   * behind: its images hold what they should once it is not. */
-  if (!planes[0].semaphore && !ivl_device_picture_wait (picture, error))
+  /* vulkanupload (1.22 and 1.26) writes its next frame to where this one is still being uploaded from, if the device is that
+   * much behind: its images hold what they should only if it can't go on until they do. Their semaphores know nothing of
+   * that, and whether an upload is behind a frame can't be told. */
+  if (!ivl_device_picture_wait (picture, error))
     g_clear_pointer (&picture, ivl_device_picture_unref);
   return picture;
 }
