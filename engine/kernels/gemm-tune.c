@@ -5,7 +5,7 @@
 
 #include "base/file.h"
 
-#define FILE_VERSION 1
+#define FILE_VERSION 2
 #define RUNS 3
 #define MOST_COLUMNS 16384 /* of the matrix that is timed; a multiple of IVL_PANEL */
 #define GAIN 0.93 /* of the default's time: what is no faster than noise isn't worth leaving it */
@@ -158,10 +158,11 @@ tune_class (Timing *t, IvlDevice *device, guint c, gint *shader, GError **error)
   for (guint i = 0; i < ivl_n_gemm_shaders; i++) {
     const IvlGemmShader *s = &ivl_gemm_shaders[i];
     /* Software drivers: the same tile from the other kind of buffer, since the tiles' order is known. GPUs: every tile
-     * that isn't mostly empty. */
+     * that isn't mostly empty; for few rows of those that give equal results. */
     gboolean candidate = variant < IVL_GEMM_GPU
                            ? s->variant < IVL_GEMM_GPU && s->rows == ivl_gemm_shaders[usual.shader].rows
-                           : s->variant == IVL_GEMM_GPU && s->rows <= 4 * m && m <= 16 * s->rows;
+                           : s->variant >= IVL_GEMM_GPU && s->rows <= 4 * m && m <= 16 * s->rows
+                               && (m > IVL_GEMM_VECTOR_ROWS || ivl_gemm_is_vector (s));
     double seconds;
     if (!candidate || i == usual.shader || ivl_gemm_lacks (device, s, t->weight))
       continue;

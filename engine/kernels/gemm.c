@@ -23,7 +23,7 @@ const IvlGemmShader ivl_gemm_shaders[] = {
   REGISTERS (1, 8), REGISTERS (2, 16), REGISTERS (4, 16), REGISTERS (8, 16), REGISTERS (16, 16),
 #undef REGISTERS
 #define VECTOR(ROWS) { IVL_GEMM_GPU, ROWS, IVL_PANEL, 2 * IVL_PANEL, 8 * ROWS * IVL_PANEL, KERNELS (ROWS##X64_GPU) }
-  VECTOR (1), VECTOR (4), VECTOR (8),
+  VECTOR (1), VECTOR (4), VECTOR (8), VECTOR (16),
 #undef VECTOR
 #define TILED(ROWS, COLUMNS, LANES)                                                                        \
   { IVL_GEMM_GPU, ROWS, COLUMNS, LANES, 2 * 16 * 4 * (ROWS + COLUMNS), KERNELS (ROWS##X##COLUMNS##_GPU) }
@@ -37,6 +37,12 @@ const IvlGemmShader ivl_gemm_shaders[] = {
 #endif
 };
 const guint ivl_n_gemm_shaders = G_N_ELEMENTS (ivl_gemm_shaders);
+
+gboolean
+ivl_gemm_is_vector (const IvlGemmShader *shader)
+{
+  return shader->variant == IVL_GEMM_GPU && shader->rows <= IVL_GEMM_VECTOR_ROWS;
+}
 
 gsize
 ivl_weight_panel_bytes (IvlDtype dtype, guint k)
@@ -58,7 +64,7 @@ static guint
 workgroup_lanes (const IvlDevice *device, const IvlGemmShader *shader)
 {
   if (shader->variant == IVL_GEMM_COOPMAT)
-    return 4 * device->subgroup_size;
+    return device->coopmat_lanes;
   return shader->lanes ? shader->lanes : MIN (MAX (device->subgroup_size, 8), IVL_PANEL);
 }
 
@@ -105,7 +111,7 @@ preferred_variant (const IvlDevice *device)
     if (strcmp (forced, ivl_gemm_variant_names[v]) == 0)
       return v;
   if (!device->software)
-    return IVL_GEMM_GPU; /* cooperative matrices when named: their pipelines don't ask for full subgroups yet */
+    return IVL_GEMM_GPU; /* cooperative matrices when named, or found faster by gemm-tune.c */
   return device->texels ? IVL_GEMM_TEXEL : IVL_GEMM_BUFFER;
 }
 
@@ -115,8 +121,8 @@ tile_rows (IvlGemmVariant variant, guint m, guint n)
 {
   if (variant < IVL_GEMM_GPU)
     return m > 8 ? 16 : m > 4 ? 8 : m > 2 ? 4 : m;
-  if (m <= 8)
-    return m > 4 ? 8 : m > 1 ? 4 : 1;
+  if (m <= IVL_GEMM_VECTOR_ROWS)
+    return m > 8 ? IVL_GEMM_VECTOR_ROWS : m > 4 ? 8 : m > 1 ? 4 : 1;
   if ((guint64) m * n >= 128 * 128 * 64)
     return 128;
   return m > 32 ? 64 : 32;
@@ -131,7 +137,12 @@ ivl_gemm_parts (const IvlWeight *weight, guint shader, guint m)
 {
   const IvlGemmShader *s = &ivl_gemm_shaders[shader];
   guint n = MIN (weight->n, weight->slice_n);
-  guint64 groups = (guint64) ((m + s->rows - 1) / s->rows) * ((n + s->columns - 1) / s->columns);
+  guint64 groups = (n + s->columns - 1) / s->columns;
+  /* For few rows the weight's shape alone decides: a row's sum must not depend on how many others there are. */
+  if (ivl_gemm_is_vector (s))
+    m = MAX (m, IVL_GEMM_VECTOR_ROWS);
+  else
+    groups *= (m + s->rows - 1) / s->rows;
   guint parts = (guint) MIN (MIN (GPU_GROUPS / MAX (groups, 1), weight->k / GPU_PART_K), GPU_MOST_PARTS);
   while (parts > 1 && 4ull * parts * m * ((n + 3) / 4 * 4) > IVL_VK_SCRATCH_BYTES)
     parts--;

@@ -67,7 +67,8 @@ typedef enum {
   IVL_GEMM_TEXEL,   /* registers only, inputs through texel buffers: software drivers. The same order of */
   IVL_GEMM_BUFFER,  /* sums as this one, through storage buffers, whatever the tile: equal to the last bit */
   IVL_GEMM_GPU,     /* tiles in shared memory; for few rows a lane a column; long sums may be split */
-  IVL_GEMM_COOPMAT, /* as that, by cooperative matrices of f16 with sums of f32 */
+  IVL_GEMM_COOPMAT, /* as that, by cooperative matrices of f16 with sums of f32. Needs full subgroups of the default
+                     * size; not for f32 weights; x beyond 524,000 gives what isn't finite */
   IVL_N_GEMM_VARIANTS
 } IvlGemmVariant;
 extern const char *const ivl_gemm_variant_names[IVL_N_GEMM_VARIANTS];
@@ -82,6 +83,11 @@ typedef struct {
 } IvlGemmShader;
 extern const IvlGemmShader ivl_gemm_shaders[];
 extern const guint ivl_n_gemm_shaders;
+
+/* GPUs up to this many rows: one of the shaders with a lane a column, which all add up in the same order and in the same
+ * parts, so that a row's result doesn't depend on how many others there are, where the driver's compiler treats them alike. */
+#define IVL_GEMM_VECTOR_ROWS 16
+gboolean ivl_gemm_is_vector (const IvlGemmShader *shader);
 
 /* What DEVICE or WEIGHT (its type and largest) lacks for SHADER, or NULL. */
 const char *ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader, const IvlWeight *weight);

@@ -311,6 +311,7 @@ query_properties (IvlDevice *self)
   memcpy (self->pipeline_uuid, properties.properties.pipelineCacheUUID, VK_UUID_SIZE);
   self->driver = driver.driverID;
   self->subgroup_size = MAX (subgroup.subgroupSize, 1);
+  self->coopmat_lanes = 4 * self->subgroup_size;
   self->subgroup_arithmetic = (subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT)
                               && (subgroup.supportedOperations & VK_SUBGROUP_FEATURE_ARITHMETIC_BIT);
   self->host_import_alignment = host.minImportedHostPointerAlignment;
@@ -406,22 +407,33 @@ create_device (IvlDevice *self, GError **error)
   VkPhysicalDeviceCooperativeMatrixFeaturesKHR coopmat = {
     .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR
   };
-  bool has_coopmat = has_extension (extensions, n, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME);
-  if (has_coopmat)
+  /* A shader with cooperative matrices must require full subgroups (VUID-RuntimeSpirv-OpTypeCooperativeMatrixKHR-10770). */
+  VkPhysicalDeviceSubgroupSizeControlFeaturesEXT full = {
+    .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES_EXT
+  };
+  bool has_coopmat = has_extension (extensions, n, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME)
+                     && has_extension (extensions, n, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
+  if (has_coopmat) {
+    coopmat.pNext = &full;
     v12.pNext = &coopmat;
+  }
 #endif
   VkPhysicalDeviceFeatures2 have = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &v12 };
   vkGetPhysicalDeviceFeatures2 (self->physical, &have);
   VkPhysicalDeviceVulkan12Features want = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
                                             .hostQueryReset = v12.hostQueryReset };
 #ifdef VK_KHR_cooperative_matrix
-  if (has_coopmat && coopmat.cooperativeMatrix && v12.shaderFloat16 && v12.vulkanMemoryModel)
+  if (has_coopmat && coopmat.cooperativeMatrix && full.computeFullSubgroups && v12.shaderFloat16 && v12.vulkanMemoryModel)
     query_coopmat (self);
   if (self->coopmat_m) {
     enabled[n_enabled++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
+    enabled[n_enabled++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
     want.shaderFloat16 = want.vulkanMemoryModel = VK_TRUE;
+    full = (VkPhysicalDeviceSubgroupSizeControlFeaturesEXT){
+      .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES_EXT, .computeFullSubgroups = VK_TRUE
+    };
     coopmat = (VkPhysicalDeviceCooperativeMatrixFeaturesKHR){
-      .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, .cooperativeMatrix = VK_TRUE
+      .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, .pNext = &full, .cooperativeMatrix = VK_TRUE
     };
     want.pNext = &coopmat;
   }

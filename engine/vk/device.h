@@ -38,6 +38,7 @@ struct IvlDevice {
   bool timestamps;
   /* Cooperative matrices of f16 with sums of f32, m x k times k x n, that suit shaders/gemm; 0: none, or not enabled. */
   guint32 coopmat_m, coopmat_n, coopmat_k;
+  guint32 coopmat_lanes; /* four true subgroups, whatever subgroup_size was made */
   gpointer gemm_choices; /* atomic; of kernels/gemm-tune.c, borrowed */
 
   PFN_vkGetMemoryFdPropertiesKHR get_fd_properties; /* with dmabuf */

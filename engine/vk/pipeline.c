@@ -99,6 +99,9 @@ pipeline_create (IvlDevice *device, const PipelineKey *key, GError **error)
   VkSpecializationInfo special = { key->n_specs, entries, key->n_specs * sizeof (guint32), key->specs };
   VkComputePipelineCreateInfo info = { .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
                                        .stage = { .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                                                  .flags = kernel->full_subgroups
+                                                             ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT_EXT
+                                                             : 0,
                                                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                                                   .module = module,
                                                   .pName = "main",

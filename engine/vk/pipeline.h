@@ -16,6 +16,7 @@ typedef struct {
   const char *bindings; /* a letter each: r, w, x = storage buffer read, written, both; u, f = texels uvec4, vec4, read */
   const guint32 *spirv;
   gsize spirv_bytes;
+  gboolean full_subgroups; /* no invocation of a subgroup may be missing, and their size is the driver's default */
 } IvlKernel;
 
 extern const IvlKernel ivl_kernels[IVL_N_KERNELS];

@@ -1,5 +1,5 @@
 /* The choice of matmuls that is timed once and kept: whatever the file holds, the choice is a sound one and results stay
- * the same. Each case runs in a process of its own, since a choice holds for a process's life. */
+ * the same; and sums don't depend on how many rows there are. Each case runs in a process of its own, since a choice holds for a process's life. */
 #include <internvl/internvl.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -16,14 +16,61 @@ die (GError *error)
   g_error ("%s", error->message);
 }
 
+/* A matrix [N, K], rows to multiply by it and room for results. */
+typedef struct {
+  IvlDevice *device;
+  IvlVkStream *stream;
+  IvlVkBuffer *buffers[3];
+  IvlSpan slice;
+  IvlWeight weight;
+  IvlRows x, y;
+} Matmul;
+
 static void
-run_matmul (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, IvlRows y, IvlGemmChoice choice, float *out)
+matmul_init (Matmul *t, guint m, guint n, guint k)
 {
   g_autoptr (GError) error = NULL;
-  if (!ivl_vk_begin (stream, &error))
+  t->device = ivl_device_open (NULL, &error);
+  t->stream = t->device ? ivl_vk_stream_new (t->device, &error) : NULL;
+  if (!t->stream)
     die (error);
-  ivl_gemm_with (stream, weight, x, M, y, &(IvlGemmEpilogue){ 0 }, choice);
-  if (!ivl_vk_run (stream, &error) || !ivl_vk_read (stream, y.span, out, 4 * M * N, &error))
+  gsize bytes[] = { ivl_weight_slice_bytes (IVL_DTYPE_F16, n, k), 4 * (gsize) m * k, 4 * (gsize) m * n };
+  for (guint i = 0; i < 3; i++)
+    if (!(t->buffers[i] = ivl_vk_buffer_new (t->device, IVL_VK_DEVICE, bytes[i], &error)))
+      die (error);
+  g_autofree guint16 *values = g_malloc (bytes[0]);
+  for (gsize i = 0; i < bytes[0] / 2; i++)
+    values[i] = (guint16) (0x2c00 + (guint32) (i * 2654435761u) % 0x800); /* 2^-4 to 2^-2 */
+  g_autofree float *rows = g_new (float, (gsize) m * k);
+  for (gsize i = 0; i < (gsize) m * k; i++)
+    rows[i] = (float) ((gint32) ((guint32) i * 2246822519u) >> 16) * 0x1p-12f;
+  t->slice = (IvlSpan){ t->buffers[0], 0, bytes[0] };
+  t->weight = (IvlWeight){ .dtype = IVL_DTYPE_F16, .n = n, .k = k, .k_pad = k, .slice_n = n, .n_slices = 1,
+                           .slices = &t->slice };
+  t->x = ivl_rows ((IvlSpan){ t->buffers[1], 0, bytes[1] }, k);
+  t->y = ivl_rows ((IvlSpan){ t->buffers[2], 0, bytes[2] }, n);
+  if (!ivl_vk_write (t->stream, t->slice, values, bytes[0], &error)
+      || !ivl_vk_write (t->stream, t->x.span, rows, bytes[1], &error))
+    die (error);
+}
+
+static void
+matmul_deinit (Matmul *t)
+{
+  ivl_vk_stream_free (t->stream);
+  for (guint i = 0; i < 3; i++)
+    ivl_vk_buffer_free (t->buffers[i]);
+  ivl_device_unref (t->device);
+}
+
+static void
+run_matmul (Matmul *t, guint m, IvlGemmChoice choice, float *out)
+{
+  g_autoptr (GError) error = NULL;
+  if (!ivl_vk_begin (t->stream, &error))
+    die (error);
+  ivl_gemm_with (t->stream, &t->weight, t->x, m, t->y, &(IvlGemmEpilogue){ 0 }, choice);
+  if (!ivl_vk_run (t->stream, &error) || !ivl_vk_read (t->stream, t->y.span, out, 4 * (gsize) m * t->weight.n, &error))
     die (error);
 }
 
@@ -31,51 +78,61 @@ run_matmul (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, IvlRows y, 
 static void
 child (void)
 {
-  g_autoptr (GError) error = NULL;
-  IvlDevice *device = ivl_device_open (NULL, &error);
-  IvlVkStream *stream = device ? ivl_vk_stream_new (device, &error) : NULL;
-  if (!stream)
-    die (error);
-  gsize bytes = ivl_weight_slice_bytes (IVL_DTYPE_F16, N, K);
-  g_autofree guint16 *values = g_malloc (bytes);
-  for (gsize i = 0; i < bytes / 2; i++)
-    values[i] = (guint16) (0x2c00 + (guint32) (i * 2654435761u) % 0x800); /* 2^-4 to 2^-2 */
-  g_autofree float *rows = g_new (float, M * K);
-  for (guint i = 0; i < M * K; i++)
-    rows[i] = (float) ((gint32) (i * 2246822519u) >> 16) * 0x1p-12f;
-  g_autoptr (IvlVkBuffer) w = ivl_vk_buffer_new (device, IVL_VK_DEVICE, bytes, &error);
-  g_autoptr (IvlVkBuffer) x = ivl_vk_buffer_new (device, IVL_VK_DEVICE, 4 * M * K, &error);
-  g_autoptr (IvlVkBuffer) y = ivl_vk_buffer_new (device, IVL_VK_DEVICE, 4 * M * N, &error);
-  IvlSpan slice = { w, 0, bytes };
-  IvlWeight weight = { .dtype = IVL_DTYPE_F16, .n = N, .k = K, .k_pad = K, .slice_n = N, .n_slices = 1,
-                       .slices = &slice };
-  IvlRows x_rows = ivl_rows ((IvlSpan){ x, 0, x->size }, K), y_rows = ivl_rows ((IvlSpan){ y, 0, y->size }, N);
-  if (!ivl_vk_write (stream, slice, values, bytes, &error) || !ivl_vk_write (stream, x_rows.span, rows, 4 * M * K, &error))
-    die (error);
-
+  Matmul t;
+  matmul_init (&t, M, N, K);
   g_autofree float *before = g_new (float, M * N), *after = g_new (float, M * N);
-  run_matmul (stream, &weight, x_rows, y_rows, ivl_gemm_choose (device, &weight, M), before);
-  ivl_gemm_tune (device, stream, &weight);
+  run_matmul (&t, M, ivl_gemm_choose (t.device, &t.weight, M), before);
+  ivl_gemm_tune (t.device, t.stream, &t.weight);
   for (guint m = 1; m <= 300; m += m < 20 ? 1 : 70) {
-    IvlGemmChoice choice = ivl_gemm_choose (device, &weight, m);
+    IvlGemmChoice choice = ivl_gemm_choose (t.device, &t.weight, m);
     g_assert_cmpuint (choice.shader, <, ivl_n_gemm_shaders);
-    g_assert_null (ivl_gemm_lacks (device, &ivl_gemm_shaders[choice.shader], &weight));
+    g_assert_null (ivl_gemm_lacks (t.device, &ivl_gemm_shaders[choice.shader], &t.weight));
     g_assert_cmpuint (choice.parts, >=, 1);
   }
-  run_matmul (stream, &weight, x_rows, y_rows, ivl_gemm_choose (device, &weight, M), after);
-  if (device->software)
+  run_matmul (&t, M, ivl_gemm_choose (t.device, &t.weight, M), after);
+  if (t.device->software)
     g_assert_cmpmem (before, 4 * M * N, after, 4 * M * N);
   for (guint i = 0; i < M * N; i++)
     g_assert_cmpfloat_with_epsilon (before[i], after[i], 1e-2f);
   /* Settled: another file doesn't change it. */
-  IvlGemmChoice settled = ivl_gemm_choose (device, &weight, 1);
-  ivl_gemm_tune (device, stream, &weight);
-  g_assert_cmpuint (ivl_gemm_choose (device, &weight, 1).shader, ==, settled.shader);
-  ivl_vk_stream_free (stream);
-  g_clear_pointer (&w, ivl_vk_buffer_free);
-  g_clear_pointer (&x, ivl_vk_buffer_free);
-  g_clear_pointer (&y, ivl_vk_buffer_free);
-  ivl_device_unref (device);
+  IvlGemmChoice settled = ivl_gemm_choose (t.device, &t.weight, 1);
+  ivl_gemm_tune (t.device, t.stream, &t.weight);
+  g_assert_cmpuint (ivl_gemm_choose (t.device, &t.weight, 1).shader, ==, settled.shader);
+  matmul_deinit (&t);
+}
+
+/* Up to 16 rows: a sum that is cut into parts comes out the same to the last bit, however many rows there are and
+ * whichever of the shaders for few rows is taken. */
+static void
+child_rows (void)
+{
+  enum { COLUMNS = 2560, LONG = 2048, MOST = IVL_GEMM_VECTOR_ROWS };
+  static const guint some_rows[] = { 1, 3, 7, 9, MOST };
+  Matmul t;
+  matmul_init (&t, MOST, COLUMNS, LONG);
+  g_autofree float *all = g_new (float, MOST * COLUMNS), *some = g_new (float, MOST * COLUMNS);
+  IvlGemmChoice usual = ivl_gemm_choose (t.device, &t.weight, MOST);
+  g_assert_cmpuint (usual.parts, >, 1);
+  run_matmul (&t, MOST, usual, all);
+  for (guint i = 0; i < G_N_ELEMENTS (some_rows); i++) {
+    guint m = some_rows[i];
+    g_assert_true (ivl_gemm_is_vector (&ivl_gemm_shaders[ivl_gemm_choose (t.device, &t.weight, m).shader]));
+    for (guint s = 0; s < ivl_n_gemm_shaders; s++)
+      if (ivl_gemm_is_vector (&ivl_gemm_shaders[s])) {
+        run_matmul (&t, m, ivl_gemm_parts (&t.weight, s, m), some);
+        g_assert_cmpmem (some, 4 * m * COLUMNS, all, 4 * m * COLUMNS);
+      }
+  }
+  matmul_deinit (&t);
+}
+
+static void
+test_rows (void)
+{
+  g_setenv ("INTERNVL_GEMM", "gpu", TRUE);
+  g_test_trap_subprocess ("/tune/subprocess/rows", 0, G_TEST_SUBPROCESS_DEFAULT);
+  g_test_trap_assert_passed ();
+  g_unsetenv ("INTERNVL_GEMM");
 }
 
 static void
@@ -155,8 +212,11 @@ int
 main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
-  g_unsetenv ("INTERNVL_GEMM");
+  if (!g_test_subprocess ())
+    g_unsetenv ("INTERNVL_GEMM");
   g_test_add_func ("/tune/subprocess/child", child);
+  g_test_add_func ("/tune/subprocess/rows", child_rows);
+  g_test_add_func ("/tune/rows", test_rows);
   g_test_add_func ("/tune/kept", test_kept);
   g_test_add_func ("/tune/unwritable", test_unwritable);
   return g_test_run ();

@@ -94,9 +94,10 @@ typedef enum {
 } IvlWeights;
 
 /* Speculation: tokens are guessed from the prompt and from answers before, and verified several at a time. Answers are
- * the same with and without, sampled ones too: bit by bit on software drivers; where a GPU's matmuls add up in parts that
- * depend on the number of rows, as the same question alone and beside others is. AUTO: as much as pays, by what is measured while answering; ALWAYS: every
- * guess there is, for tests. Not of answers with choices or a json_schema. */
+ * the same with and without, sampled ones too: bit by bit on software drivers, and on GPUs while all that is forwarded at
+ * once is at most 16 tokens; beyond, to within rounding, as the same question alone and beside others is. AUTO: as much as
+ * pays, by what is measured while answering; ALWAYS: every guess there is, for tests. Not of answers with choices or a
+ * json_schema. */
 typedef enum { IVL_SPECULATION_AUTO, IVL_SPECULATION_OFF, IVL_SPECULATION_ALWAYS } IvlSpeculation;
 
 typedef struct {
