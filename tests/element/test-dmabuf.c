@@ -288,6 +288,25 @@ test_case (gconstpointer data)
 
 /* ---- what can't be read ---- */
 
+#if GST_CHECK_VERSION (1, 24, 0)
+/* Tiled frames are left to those who know their tiles. */
+static void
+test_tiled (void)
+{
+  GstElement *element = gst_element_factory_make ("internvl", NULL);
+  g_autoptr (GstPad) pad = gst_element_get_static_pad (element, "sink");
+  static const char format[] = "video/x-raw(memory:DMABuf), format=DMA_DRM, width=64, height=64, framerate=10/1, "
+      "drm-format=%s";
+  g_autofree char *linear = g_strdup_printf (format, "NV12"), *tiled = g_strdup_printf (format, "NV12:0x0100000000000002");
+  g_autoptr (GstCaps) good = gst_caps_from_string (linear), bad = gst_caps_from_string (tiled);
+
+  g_assert_true (gst_pad_query_accept_caps (pad, good));
+  g_assert_false (gst_pad_query_accept_caps (pad, bad));
+  gst_object_unref (g_steal_pointer (&pad));
+  gst_object_unref (element);
+}
+#endif
+
 /* The file ends in mid-frame. */
 static GstBuffer *
 make_short (GstAllocator *allocator, const Case *c, const GstVideoInfo *info, guint frame)
@@ -340,6 +359,9 @@ main (int argc, char **argv)
     g_autofree char *path = g_strdup_printf ("/dmabuf/%s", cases[i].name);
     g_test_add_data_func (path, &cases[i], test_case);
   }
+#if GST_CHECK_VERSION (1, 24, 0)
+  g_test_add_func ("/dmabuf/tiled", test_tiled);
+#endif
   g_test_add_data_func ("/dmabuf/short", make_short, test_unreadable);
   g_test_add_data_func ("/dmabuf/beyond", make_beyond, test_unreadable);
   return g_test_run ();
