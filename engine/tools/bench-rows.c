@@ -52,17 +52,37 @@ by_time (gconstpointer a, gconstpointer b)
   return x->ns < y->ns ? 1 : x->ns > y->ns ? -1 : 0;
 }
 
+/* What a run reached of the limits measured: its matmuls of the arithmetic, all of it of the reading. On a software driver
+ * the times of kernels hold what else the cores did meanwhile; the process's own time, shared out as they are, doesn't. */
+static void
+put_shares (const Bench *b, JsonObject *row, BenchTime best, double run_seconds, double matmul_share, double matmul_flops,
+            double bytes)
+{
+  double seconds = b->device->software ? MIN (best.wall, best.cpu / g_get_num_processors ()) : run_seconds;
+  seconds = MAX (seconds, 1e-6);
+  double gflops = matmul_flops / (seconds * matmul_share) / 1e9, gbytes = bytes / seconds / 1e9;
+  json_object_set_double_member (row, "matmul_gflops", gflops);
+  json_object_set_double_member (row, "matmul_peak_share", gflops * 1e9 / b->peak_flops);
+  json_object_set_double_member (row, "reading_peak_share", gbytes * 1e9 / b->peak_bytes);
+  printf ("    of the peak: matmuls %.2f GFLOP/s, %.0f %% of the arithmetic; %.2f GB/s in all, %.0f %% of the reading\n", gflops,
+          100 * gflops * 1e9 / b->peak_flops, gbytes, 100 * gbytes * 1e9 / b->peak_bytes);
+}
+
 /* The profile since it was turned on, of RUNS runs: what a run takes. */
 static void
-put_profile (Bench *b, JsonObject *row, guint runs)
+put_profile (Bench *b, JsonObject *row, guint runs, BenchTime best)
 {
   GList *list = g_list_sort (g_hash_table_get_values (ivl_vk_stream_get_profile (b->stream)), by_time);
   JsonArray *kernels = json_array_new ();
-  double total = 0, flops = 0, bytes = 0;
+  double total = 0, flops = 0, bytes = 0, matmul_ns = 0, matmul_flops = 0;
   for (GList *l = list; l; l = l->next) {
     total += (double) ((IvlVkProfile *) l->data)->ns;
     flops += ((IvlVkProfile *) l->data)->flops;
     bytes += ((IvlVkProfile *) l->data)->bytes;
+    if (g_str_has_prefix (((IvlVkProfile *) l->data)->name, "gemm_")) {
+      matmul_ns += (double) ((IvlVkProfile *) l->data)->ns;
+      matmul_flops += ((IvlVkProfile *) l->data)->flops;
+    }
   }
   if (total > 0)
     printf ("    %-30s %8s %7s %9s %7s %7s %7s\n", "kernel", "ms", "calls", "GFLOP/s", "GB/s", "share", "of peak");
@@ -90,6 +110,8 @@ put_profile (Bench *b, JsonObject *row, guint runs)
   if (total > 0) {
     json_object_set_double_member (row, "gflops", flops / total);
     json_object_set_double_member (row, "gb_per_s", bytes / total);
+    if (matmul_ns > 0 && b->peak_flops > 0)
+      put_shares (b, row, best, total / 1e9 / runs, matmul_ns / total, matmul_flops / runs, bytes / runs);
   }
   json_object_set_array_member (row, "kernels", kernels);
   g_list_free (list);
@@ -124,7 +146,7 @@ finish (Timer *t, const char *name, double value, const char *unit)
   Bench *b = t->bench;
   JsonObject *row = bench_put (b, name, value, unit, t->best, b->repeats);
   if (b->profile)
-    put_profile (b, row, b->repeats);
+    put_profile (b, row, b->repeats, t->best);
   return row;
 }
 

@@ -4,12 +4,14 @@
  *
  *   version 1; date, device, driver, api, software, subgroup_size, cpu; model, weights, weights_bytes;
  *   peak: { gflops, gb_per_s }
- *   rows: { NAME: { value, unit, seconds, cpu_seconds, runs, logits_hash, gflops, gb_per_s,
+ *   rows: { NAME: { value, unit, seconds, cpu_seconds, runs, logits_hash, gflops, gb_per_s, matmul_gflops,
+ *                   matmul_peak_share, reading_peak_share,
  *                   kernels: [ { name, calls, ms, share, gflops, gb_per_s, peak_share } ] } }
  *   memory: { host_peak_bytes, device_peak_bytes }
  *
  * seconds and cpu_seconds are of the row's best run; kernels are there with --profile, and of all runs; peak_share is of
- * whichever limit is nearer, arithmetic or reading. */
+ * whichever limit is nearer, arithmetic or reading. The other three, with peak before, are of the best run: what its matmuls
+ * reached, and all of it read. */
 #ifndef IVL_TOOLS_BENCH_H
 #define IVL_TOOLS_BENCH_H
 

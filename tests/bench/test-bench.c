@@ -94,6 +94,9 @@ test_json (void)
     if (g_str_equal (names[i], "peak") || g_str_equal (names[i], "start-warm"))
       continue;
     g_assert_cmpuint (strlen (json_object_get_string_member (row, "logits_hash")), ==, 8);
+    check_positive (row, "matmul_gflops");
+    check_positive (row, "matmul_peak_share");
+    check_positive (row, "reading_peak_share");
     JsonArray *kernels = json_object_get_array_member (row, "kernels");
     double share = 0;
     g_assert_cmpuint (json_array_get_length (kernels), >, 2);

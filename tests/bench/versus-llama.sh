@@ -13,12 +13,14 @@
 #   --shape    1B, or tiny to try the script out
 #   --out FILE writes FILE.md and FILE.json (default: versus-llama in the current folder)
 #   --cores N  of the side by side (default: all)
+#   --vectors BITS  what the software driver computes with, for both sides (LP_NATIVE_VECTOR_WIDTH): 512 where the
+#              processor has AVX-512, else the driver's own choice; 256 switches that off
 #
 # Needs root, debootstrap, some 8 GB of disk and 6 GB of memory. Nothing else should run meanwhile.
 set -eu
 
 src=$(cd "$(dirname "$0")/../.." && pwd)
-pairs=5 quick=0 rows='' shape=1B out=$PWD/versus-llama cores=$(nproc)
+pairs=5 quick=0 rows='' shape=1B out=$PWD/versus-llama cores=$(nproc) vectors=''
 fs=${XDG_CACHE_HOME:-$HOME/.cache}/internvl-sid
 all=tile,prefill,decode-f16,decode-bf16,decode-q4,batch,start,start-text,stream
 
@@ -26,10 +28,11 @@ die() { printf '%s\n' "versus-llama: $*" >&2; exit 1; }
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=1; pairs=2 ;;
-    --pairs | --root | --rows | --shape | --out | --cores)
+    --pairs | --root | --rows | --shape | --out | --cores | --vectors)
       [ $# -ge 2 ] || die "$1 needs a value"
       case $1 in
         --pairs) pairs=$2 ;; --root) fs=$2 ;; --rows) rows=$2 ;; --shape) shape=$2 ;; --cores) cores=$2 ;;
+        --vectors) vectors=$2 ;;
         --out) out=$(realpath -m "$2") ;;
       esac
       shift ;;
@@ -44,6 +47,12 @@ case $pairs$cores in *[!0-9]* | '') die "--pairs and --cores are numbers" ;; esa
 for row in ${rows//,/ }; do
   case ,$all, in *",$row,"*) ;; *) die "no row $row; there are $all" ;; esac
 done
+# The library can't choose this, the host's environment being its own; llama.cpp's CPU backend takes AVX-512 by itself.
+if [ -z "$vectors" ]; then
+  vectors=512
+  for flag in avx512f avx512bw avx512dq avx512vl; do grep -qw $flag /proc/cpuinfo || vectors=''; done
+fi
+case $vectors in '' | 128 | 256 | 512) ;; *) die "--vectors is 128, 256 or 512" ;; esac
 case $shape in 1B | tiny) ;; *) die "--shape is 1B or tiny" ;; esac
 [ "$(id -u)" -eq 0 ] || die "must run as root: debootstrap, mounts and chroot need it"
 
@@ -76,7 +85,7 @@ bind "$src" /internvl/src
 [ ! -f /etc/resolv.conf ] || cp -L /etc/resolv.conf "$fs/etc/resolv.conf"
 
 inside() { chroot "$fs" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 INTERNVL_CACHE=/internvl/cache \
-  OMP_NUM_THREADS="$cores" "$@"; }
+  OMP_NUM_THREADS="$cores" ${vectors:+LP_NATIVE_VECTOR_WIDTH=$vectors} "$@"; }
 
 packages="llama.cpp-tools llama.cpp-tools-extra libggml0-backend-vulkan mesa-vulkan-drivers gcc g++ meson ninja-build
   pkg-config glslang-tools libvulkan-dev libglib2.0-dev libjson-glib-dev libsentencepiece-dev libxxhash-dev jq time"
