@@ -1,9 +1,11 @@
-/* streams MODEL STREAMS SECONDS share|copies: how many answers a minute the streams of one process get, and what memory it
- * takes, with one model for all or a copy for each. Prints one line of JSON. tests/bench/streams.sh makes the table. */
+/* streams MODEL STREAMS SECONDS share|copies: how many answers a minute the streams of one process get, what CPU time
+ * each takes (all of the process: videos and drivers too) and what memory, with one model for all or a copy for each.
+ * Prints one line of JSON. tests/bench/streams.sh makes the table. */
 #include <gst/gst.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 typedef struct {
   gint answers;  /* atomic */
@@ -34,6 +36,16 @@ peak_mb (void)
   g_file_get_contents ("/proc/self/status", &status, NULL, NULL);
   const char *line = status ? strstr (status, "VmHWM:") : NULL;
   return line ? g_ascii_strtod (line + strlen ("VmHWM:"), NULL) / 1000 : 0;
+}
+
+/* User and system time of the process. */
+static double
+cpu_ms (void)
+{
+  struct rusage usage;
+  getrusage (RUSAGE_SELF, &usage);
+  return (double) (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e3
+         + (double) (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e3;
 }
 
 int
@@ -70,16 +82,18 @@ main (int argc, char **argv)
     g_usleep (10000);
   gint first = g_atomic_int_get (&counts.answers);
   gint64 start = g_get_monotonic_time ();
+  double cpu = cpu_ms ();
   while (g_get_monotonic_time () - start < (gint64) (seconds * 1e6) && !g_atomic_int_get (&counts.failed))
     g_usleep (10000);
   double minutes = (double) (g_get_monotonic_time () - start) / 60e6;
   gint answers = g_atomic_int_get (&counts.answers) - first;
+  cpu = cpu_ms () - cpu;
   double peak = peak_mb ();
   for (guint i = 0; i < n; i++) {
     gst_element_set_state (pipelines[i], GST_STATE_NULL);
     gst_object_unref (pipelines[i]);
   }
-  printf ("{\"streams\": %u, \"model\": \"%s\", \"answers_per_minute\": %.1f, \"peak_mb\": %.1f}\n", n, argv[4],
-          answers / minutes, peak);
+  printf ("{\"streams\": %u, \"model\": \"%s\", \"answers_per_minute\": %.1f, \"cpu_ms_an_answer\": %.1f, \"peak_mb\": %.1f}\n",
+          n, argv[4], answers / minutes, cpu / MAX (answers, 1), peak);
   return g_atomic_int_get (&counts.failed);
 }

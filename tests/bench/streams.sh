@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# streams.sh [SECONDS [STREAMS ...]]: answers a minute and peak memory for 1, 2, 4, 8, 16 streams that share one model,
-# against a copy of the model for each; a Markdown table. Model: INTERNVL_MODEL, else models/nano. Wants a quiet machine.
+# streams.sh [SECONDS [STREAMS ...]]: answers a minute, CPU time an answer and peak memory for 1, 2, 4, 8, 16 streams that
+# share one model, against a copy of the model for each; a Markdown table. Model: INTERNVL_MODEL, else models/nano. Wants a
+# quiet machine; only the CPU times say something on another.
 set -eu
 . "$(dirname "$0")/../../pipelines/prepare.sh"
 # shellcheck disable=SC2086
@@ -18,11 +19,13 @@ measure() {
 field() {
   sed -n "s/.*\"$1\": \([0-9.]*\).*/\1/p" <<<"$2"
 }
-echo "| streams | one model, answers/min | copies, answers/min | ratio | one model, MB | copies, MB |"
-echo "| --- | --- | --- | --- | --- | --- |"
+echo "| streams | one model, answers/min | copies, answers/min | ratio | one model, CPU-ms an answer | copies | one model, MB | copies |"
+echo "| --- | --- | --- | --- | --- | --- | --- | --- |"
 for n in "$@"; do
   shared=$(measure "$n" share)
   copies=$(measure "$n" copies)
   a=$(field answers_per_minute "$shared") b=$(field answers_per_minute "$copies")
-  echo "| $n | $a | $b | $(awk "BEGIN { printf \"%.2f\", $a / $b }") | $(field peak_mb "$shared") | $(field peak_mb "$copies") |"
+  ratio=$(awk "BEGIN { printf \"%.2f\", $a / $b }")
+  echo "| $n | $a | $b | $ratio | $(field cpu_ms_an_answer "$shared") | $(field cpu_ms_an_answer "$copies") |" \
+    "$(field peak_mb "$shared") | $(field peak_mb "$copies") |"
 done
