@@ -2,7 +2,7 @@
  * encoded or not. What is measured costs a resize, which encoding then needn't do again. */
 #include "generate/engine.h"
 
-/* Frames compared between two forwards: each is little work, but many streams have many frames. */
+/* Frames compared between two steps of the encoder: each is little work, but many streams have many frames. */
 #define AT_ONCE 4
 /* Of the largest difference and the histograms in what is read back; a multiple of any device's alignment. */
 #define LUMA_OFFSET 256
@@ -41,7 +41,7 @@ ivl_image_compare_async (IvlImage *image, IvlImage *previous, IvlChangeFunc done
   *change = (Change){ ivl_image_ref (image), previous ? ivl_image_ref (previous) : NULL, done, user_data };
   g_mutex_lock (&model->lock);
   g_queue_push_tail (&model->changes, change);
-  g_cond_signal (&model->wake);
+  g_cond_signal (&model->vision_wake);
   g_mutex_unlock (&model->lock);
 }
 
@@ -57,13 +57,13 @@ record (IvlChanges *self, IvlImage *image, const IvlImage *previous, IvlVkBuffer
   IvlModel *model = self->model;
   guint size = model->config->vision.image_size;
   IvlSpan tiles = { image->tiles, 0, image->tiles->size }, largest = { self->result, 0, 16 };
-  ivl_image_record_tiles (model->stream, &image->plan, (IvlSpan){ image->upload, 0, image->upload->size },
+  ivl_image_record_tiles (model->vision_stream, &image->plan, (IvlSpan){ image->upload, 0, image->upload->size },
                           (IvlSpan){ scratch, 0, scratch->size }, tiles);
-  ivl_image_record_luma (model->stream, tiles, image->n_tiles, size,
+  ivl_image_record_luma (model->vision_stream, tiles, image->n_tiles, size,
                          (IvlSpan){ self->result, LUMA_OFFSET, luma_bytes (image) });
-  ivl_vk_fill (model->stream, largest, 0);
+  ivl_vk_fill (model->vision_stream, largest, 0);
   if (previous)
-    ivl_image_record_difference (model->stream, tiles, (IvlSpan){ previous->tiles, 0, previous->tiles->size },
+    ivl_image_record_difference (model->vision_stream, tiles, (IvlSpan){ previous->tiles, 0, previous->tiles->size },
                                  image->n_tiles, size, model->config->vision.patch_size, largest);
 }
 
@@ -89,10 +89,10 @@ measure (IvlChanges *self, IvlImage *image, const IvlImage *previous, IvlImageCh
   IvlVkBuffer *scratch = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE, image->plan.scratch_bytes, error);
   if (scratch && !image->tiles)
     image->tiles = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE, 4ull * image->n_tiles * size * size, error);
-  gboolean ok = scratch && image->tiles && ivl_vk_begin (model->stream, error);
+  gboolean ok = scratch && image->tiles && ivl_vk_begin (model->vision_stream, error);
   if (ok) {
     record (self, image, previous, scratch);
-    ok = ivl_vk_run (model->stream, error);
+    ok = ivl_vk_run (model->vision_stream, error);
   }
   ivl_vk_buffer_free (scratch);
   if (!ok) {

@@ -1,5 +1,5 @@
-/* Encoding of images: tiles of whatever images wait are put through the vision encoder side by side, a layer at a
- * time, so that decoding of other requests goes on in between. */
+/* The encoder's thread: tiles of whatever images wait are put through the vision encoder side by side, a few layers at a
+ * time, so that decoding of requests goes on in between. */
 #include "generate/engine.h"
 
 #include <string.h>
@@ -11,7 +11,7 @@ typedef struct {
   bool last;
 } Tile;
 
-struct IvlEncoder {
+typedef struct {
   IvlModel *model;
   GQueue tiles;      /* Tile *, prepared and waiting */
   GPtrArray *batch;  /* Tile *, under way */
@@ -20,7 +20,8 @@ struct IvlEncoder {
   GQueue followers;  /* IvlImage *, owned: like another that isn't encoded yet */
   IvlVkBuffer *difference; /* u32, read back */
   IvlVkBuffer *levels; /* see make_levels */
-};
+  double step_ns;    /* of a tile, lately; 0: not known */
+} IvlEncoder;
 
 static guint64
 tile_patch_bytes (const IvlConfig *config)
@@ -44,33 +45,6 @@ tile_free (Tile *tile)
   g_free (tile);
 }
 
-IvlEncoder *
-ivl_encoder_new (IvlModel *model)
-{
-  IvlEncoder *self = g_new0 (IvlEncoder, 1);
-  self->model = model;
-  self->batch = g_ptr_array_new_with_free_func ((GDestroyNotify) tile_free);
-  return self;
-}
-
-void
-ivl_encoder_free (IvlEncoder *self)
-{
-  g_queue_clear_full (&self->tiles, (GDestroyNotify) tile_free);
-  g_ptr_array_unref (self->batch);
-  g_queue_clear_full (&self->followers, (GDestroyNotify) ivl_image_unref);
-  ivl_vk_buffer_free (self->difference);
-  ivl_vk_buffer_free (self->levels);
-  ivl_vk_buffer_free (self->out);
-  g_free (self);
-}
-
-bool
-ivl_encoder_is_busy (IvlEncoder *self)
-{
-  return self->batch->len > 0 || !g_queue_is_empty (&self->tiles);
-}
-
 static void
 set_state (IvlImage *image, IvlImageState state, GError *error)
 {
@@ -82,6 +56,7 @@ set_state (IvlImage *image, IvlImageState state, GError *error)
   } else {
     g_clear_error (&error);
   }
+  ivl_model_tell (model);
   g_mutex_unlock (&model->lock);
 }
 
@@ -100,6 +75,7 @@ settle_followers (IvlEncoder *self)
       image->error = g_error_copy (image->origin->error);
     if (state == IMAGE_READY)
       model->stats.tiles_reused += image->n_tiles;
+    ivl_model_tell (model);
     g_mutex_unlock (&model->lock);
     if (state == IMAGE_READY || state == IMAGE_FAILED)
       ivl_image_unref (image);
@@ -127,13 +103,13 @@ follow (IvlEncoder *self, IvlImage *image, bool *alike, GError **error)
   if (!self->difference && !(self->difference = ivl_vk_buffer_new (model->device, IVL_VK_READBACK, 16, error)))
     return FALSE;
   IvlSpan result = { self->difference, 0, 16 };
-  if (!ivl_vk_begin (model->stream, error))
+  if (!ivl_vk_begin (model->vision_stream, error))
     return FALSE;
-  ivl_vk_fill (model->stream, result, 0);
-  ivl_image_record_difference (model->stream, (IvlSpan){ image->tiles, 0, image->tiles->size },
+  ivl_vk_fill (model->vision_stream, result, 0);
+  ivl_image_record_difference (model->vision_stream, (IvlSpan){ image->tiles, 0, image->tiles->size },
                                (IvlSpan){ origin->tiles, 0, origin->tiles->size }, image->n_tiles,
                                config->vision.image_size, config->vision.patch_size, result);
-  if (!ivl_vk_run (model->stream, error))
+  if (!ivl_vk_run (model->vision_stream, error))
     return FALSE;
   ivl_vk_buffer_invalidate (self->difference);
   double samples = 3. * config->vision.patch_size * config->vision.patch_size;
@@ -180,17 +156,17 @@ prepare (IvlEncoder *self, IvlImage *image, GError **error)
                                                    * config->vision.image_size, error)))
       || !(image->embeddings
            = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE, image->n_tiles * tile_embedding_bytes (config), error))
-      || !ivl_vk_begin (model->stream, error))
+      || !ivl_vk_begin (model->vision_stream, error))
     goto done;
   IvlSpan tiles = { image->tiles, 0, image->tiles ? image->tiles->size : 0 };
   IvlRows rows = ivl_rows ((IvlSpan){ patches, 0, patches->size }, (k + 7) / 8 * 8);
   if (image->luma)
-    ivl_image_record_patches (model->stream, &image->plan, (IvlSpan){ self->levels, 0, self->levels->size }, tiles, rows);
+    ivl_image_record_patches (model->vision_stream, &image->plan, (IvlSpan){ self->levels, 0, self->levels->size }, tiles, rows);
   else
-    ivl_image_record (model->stream, &image->plan, (IvlSpan){ image->upload, 0, image->upload->size },
+    ivl_image_record (model->vision_stream, &image->plan, (IvlSpan){ image->upload, 0, image->upload->size },
                       (IvlSpan){ scratch, 0, scratch->size }, image->tiles ? &tiles : NULL, rows);
   bool alike = false;
-  if (!ivl_vk_run (model->stream, error) || !follow (self, image, &alike, error))
+  if (!ivl_vk_run (model->vision_stream, error) || !follow (self, image, &alike, error))
     goto done;
   g_clear_pointer (&image->upload, ivl_vk_buffer_free);
   g_clear_pointer (&image->picture, ivl_device_picture_unref);
@@ -267,13 +243,13 @@ begin_batch (IvlEncoder *self, GError **error)
       && !(self->out = ivl_vk_buffer_new (model->device, IVL_VK_DEVICE,
                                           model->vit_run.max_tiles * tile_embedding_bytes (model->config), error)))
     return FALSE;
-  if (!ivl_vk_begin (model->stream, error))
+  if (!ivl_vk_begin (model->vision_stream, error))
     return FALSE;
   for (guint i = 0; i < self->batch->len; i++) {
     Tile *tile = self->batch->pdata[i];
     IvlSpan to = model->vit_run.patches;
     to.offset += i * bytes;
-    ivl_vk_copy (model->stream, (IvlSpan){ tile->patches, tile->tile * bytes, bytes }, to, bytes);
+    ivl_vk_copy (model->vision_stream, (IvlSpan){ tile->patches, tile->tile * bytes, bytes }, to, bytes);
   }
   return TRUE;
 }
@@ -284,16 +260,16 @@ end_batch (IvlEncoder *self)
   IvlModel *model = self->model;
   guint64 bytes = tile_embedding_bytes (model->config);
   GError *error = NULL;
-  if (!ivl_vk_begin (model->stream, &error)) {
+  if (!ivl_vk_begin (model->vision_stream, &error)) {
     fail_batch (self, error);
     return;
   }
   for (guint i = 0; i < self->batch->len; i++) {
     Tile *tile = self->batch->pdata[i];
-    ivl_vk_copy (model->stream, (IvlSpan){ self->out, i * bytes, bytes },
+    ivl_vk_copy (model->vision_stream, (IvlSpan){ self->out, i * bytes, bytes },
                  (IvlSpan){ tile->image->embeddings, tile->tile * bytes, bytes }, bytes);
   }
-  if (!ivl_vk_run (model->stream, &error)) {
+  if (!ivl_vk_run (model->vision_stream, &error)) {
     fail_batch (self, error);
     return;
   }
@@ -309,8 +285,18 @@ end_batch (IvlEncoder *self)
   g_ptr_array_set_size (self->batch, 0);
 }
 
-bool
-ivl_encoder_step (IvlEncoder *self)
+/* How many steps of the batch go together. */
+static guint
+steps_together (const IvlEncoder *self)
+{
+  guint left = ivl_vit_n_steps (&self->model->weights.vit) - self->step;
+  double most = self->step_ns > 0. ? IVL_TURN_NS / (self->step_ns * self->batch->len) : 1.;
+  return (guint) CLAMP (most, 1., left);
+}
+
+/* Goes on with the batch under way, or begins one. False if there is nothing to do. */
+static bool
+encode (IvlEncoder *self)
 {
   IvlModel *model = self->model;
   GError *error = NULL;
@@ -323,20 +309,50 @@ ivl_encoder_step (IvlEncoder *self)
       fail_batch (self, error);
       return true;
     }
-  } else if (!ivl_vk_begin (model->stream, &error)) {
+  } else if (!ivl_vk_begin (model->vision_stream, &error)) {
     fail_batch (self, error);
     return true;
   }
-  gint64 start = g_get_monotonic_time ();
-  ivl_vit_record_step (&model->vit_run, model->stream, self->step, self->batch->len,
-                       (IvlSpan){ self->out, 0, self->out->size });
-  if (!ivl_vk_run (model->stream, &error))
+  guint n = steps_together (self), tiles = self->batch->len;
+  guint64 ns = 0;
+  for (guint i = 0; i < n; i++)
+    ivl_vit_record_step (&model->vit_run, model->vision_stream, self->step + i, tiles,
+                         (IvlSpan){ self->out, 0, self->out->size });
+  if (!ivl_vk_run_timed (model->vision_stream, &ns, &error)) {
     fail_batch (self, error);
-  else if (++self->step == ivl_vit_n_steps (&model->weights.vit))
-    end_batch (self);
+  } else {
+    self->step += n;
+    self->step_ns = ivl_ns_lately (self->step_ns, (double) ns / (n * tiles));
+    if (self->step == ivl_vit_n_steps (&model->weights.vit))
+      end_batch (self);
+  }
   settle_followers (self);
   g_mutex_lock (&model->lock);
-  model->stats.encode_ns += (guint64) (g_get_monotonic_time () - start) * 1000;
+  model->stats.encode_ns += ns;
   g_mutex_unlock (&model->lock);
   return true;
+}
+
+void
+ivl_encoder_run (IvlModel *model)
+{
+  IvlEncoder self = { .model = model, .batch = g_ptr_array_new_with_free_func ((GDestroyNotify) tile_free) };
+  IvlChanges *changes = ivl_changes_new (model);
+  for (bool quit = false; !quit;) {
+    bool worked = ivl_changes_step (changes);
+    if (encode (&self) || worked)
+      continue;
+    g_mutex_lock (&model->lock);
+    while (!model->quit && g_queue_is_empty (&model->images) && g_queue_is_empty (&model->changes))
+      g_cond_wait (&model->vision_wake, &model->lock);
+    quit = model->quit && g_queue_is_empty (&model->images) && g_queue_is_empty (&model->changes);
+    g_mutex_unlock (&model->lock);
+  }
+  ivl_changes_free (changes);
+  g_queue_clear_full (&self.tiles, (GDestroyNotify) tile_free);
+  g_ptr_array_unref (self.batch);
+  g_queue_clear_full (&self.followers, (GDestroyNotify) ivl_image_unref);
+  ivl_vk_buffer_free (self.difference);
+  ivl_vk_buffer_free (self.levels);
+  ivl_vk_buffer_free (self.out);
 }

@@ -1,8 +1,9 @@
 /* The private side of IvlModel, IvlImage and IvlSession, shared by the files of generate/.
  *
- * One scheduler thread per model owns the stream and everything that is recorded on it. Other threads hand work over
- * under `lock`: images to encode and requests to answer. Continuous batching: every forward takes one token of each
- * request that decodes and fills up with chunks of prompts; a step of the vision encoder goes between two forwards. */
+ * Two threads per model, each with a stream of its own and all that is recorded on it: the scheduler answers requests,
+ * the encoder looks at images. While one of them records, or turns logits into text, the device works for the other; each
+ * has one submission under way at most, so on a device's queue they take turns. Other threads hand work over under `lock`.
+ * Continuous batching: every forward takes one token of each request that decodes and fills up with chunks of prompts. */
 #ifndef IVL_GENERATE_ENGINE_H
 #define IVL_GENERATE_ENGINE_H
 
@@ -18,6 +19,10 @@
 #include "text/tokenizer.h"
 
 typedef struct IvlRequest IvlRequest;
+
+/* Work that others wait for takes about this long at most before they have their turn, unless its smallest part takes
+ * longer: layers of the encoder in one submission, prompt tokens beside those who decode. Nobody reads faster. */
+#define IVL_TURN_NS (40u * 1000 * 1000)
 
 /* What clients take turns at, each counted in its own unit: tiles, and prompt tokens. */
 typedef enum { TURN_ENCODE, TURN_PROMPT, N_TURNS } IvlTurn;
@@ -46,23 +51,29 @@ struct IvlModel {
 
   /* the scheduler's alone */
   IvlVkStream *stream;
-  IvlVitRun vit_run;
   IvlDecoderRun decoder_run;
   IvlSampler sampler;
   IvlDraftMemory said;
   IvlDraftCosts draft_costs;
   double draft_rate;          /* with which a guess held lately; where new requests begin */
+  double prompt_ns;           /* of a prompt token, lately; 0: not known */
+
+  /* the encoder's alone */
+  IvlVkStream *vision_stream;
+  IvlVitRun vit_run;
 
   GMutex kv_lock;             /* for pages: sessions give theirs back from any thread */
   IvlKvCache kv;
   IvlPrefixCache prefixes;
   GQueue sessions;            /* IvlSession *, no references; who was answered last is last */
 
-  GThread *thread;
+  GThread *thread, *vision_thread;
   GMutex lock;
-  GCond wake;                 /* there is work, or quit */
+  GCond wake;                 /* the scheduler's: there are news, or quit */
+  guint64 news;               /* counts what it may want to look at: arrivals, images that are ready, who was cancelled */
+  GCond vision_wake;          /* the encoder's: there are images or changes, or quit */
   bool quit;
-  bool free_by_thread;        /* see model_free */
+  GThread *last;              /* see end_threads */
   GQueue images;              /* IvlImage *, owned references, waiting to be encoded */
   GQueue changes;             /* waiting to be compared; see change.c */
   GQueue arrivals;            /* IvlRequest *, waiting to be taken up */
@@ -162,6 +173,21 @@ void ivl_request_settle_keys (IvlRequest *request);
 void ivl_session_take_answer (IvlSession *session, IvlRequest *request, const IvlAnswer *answer);
 void ivl_request_free (IvlRequest *request);
 
+/* A time that was measured again. A first one has shaders compiled in it, and is soon forgotten. */
+static inline double
+ivl_ns_lately (double known, double ns)
+{
+  return known > 0. ? known + (ns - known) / 4. : ns;
+}
+
+/* With model->lock: there is something for the scheduler to look at. */
+static inline void
+ivl_model_tell (IvlModel *model)
+{
+  model->news++;
+  g_cond_signal (&model->wake);
+}
+
 /* client.c; all with model->lock. */
 /* CLIENT NULL: nobody in particular. */
 double ivl_client_used (const IvlClient *client, IvlTurn turn);
@@ -170,22 +196,15 @@ void ivl_client_charge (IvlModel *model, IvlClient *client, IvlTurn turn, double
 /* As ivl_image_prefetch. */
 void ivl_image_queue (IvlImage *image, IvlClient *client);
 
-/* change.c: how frames differ. */
+/* change.c: how frames differ; on the encoder's thread. */
 typedef struct IvlChanges IvlChanges;
 IvlChanges *ivl_changes_new (IvlModel *model);
 void ivl_changes_free (IvlChanges *changes);
 /* Compares a few of those that wait. FALSE if there are none. */
 bool ivl_changes_step (IvlChanges *changes);
 
-/* encoder.c: the vision side of the scheduler. */
-typedef struct IvlEncoder IvlEncoder;
-IvlEncoder *ivl_encoder_new (IvlModel *model);
-void ivl_encoder_free (IvlEncoder *encoder);
-/* Does one step of the batch under way, or begins one. FALSE if there is nothing to do. */
-bool ivl_encoder_step (IvlEncoder *encoder);
-bool ivl_encoder_is_busy (IvlEncoder *encoder);
-
-/* scheduler.c */
-gpointer ivl_scheduler_run (gpointer model);
+/* The two threads, until model->quit. */
+void ivl_scheduler_run (IvlModel *model);
+void ivl_encoder_run (IvlModel *model);
 
 #endif

@@ -1,4 +1,4 @@
-/* IvlImage: pixels handed in, embeddings once the scheduler has encoded them. */
+/* IvlImage: pixels handed in, embeddings once the encoder has been there. */
 #include "generate/engine.h"
 
 /* PICTURE or ON_DEVICE. */
@@ -135,7 +135,7 @@ ivl_image_queue (IvlImage *self, IvlClient *client)
   self->state = IMAGE_QUEUED;
   self->client = client ? ivl_client_ref (client) : NULL;
   g_queue_push_tail (&model->images, ivl_image_ref (self));
-  g_cond_signal (&model->wake);
+  g_cond_signal (&model->vision_wake);
 }
 
 void

@@ -101,6 +101,7 @@ init_runs (IvlModel *self, const IvlModelParams *params, GError **error)
   ivl_draft_costs_init (&self->draft_costs, self->device->software ? ROW_COST_SOFTWARE : ROW_COST_GPU);
   self->draft_rate = FIRST_DRAFT_RATE;
   if (!(self->stream = ivl_vk_stream_new (self->device, error))
+      || !(self->vision_stream = ivl_vk_stream_new (self->device, error))
       || !ivl_vit_run_init (&self->vit_run, &self->weights.vit, self->device, tiles, error)
       || !ivl_decoder_run_init (&self->decoder_run, &self->weights.decoder, self->device, max_rows, max_logits,
                                 self->context_tokens, error)
@@ -111,23 +112,38 @@ init_runs (IvlModel *self, const IvlModelParams *params, GError **error)
                            error);
 }
 
+/* False if the last reference went in a callback on one of the threads: that comes here once more when it has ended its
+ * loop. */
+static bool
+end_threads (IvlModel *self)
+{
+  GThread *threads[] = { self->thread, self->vision_thread }, *own = g_thread_self ();
+  g_mutex_lock (&self->lock);
+  bool later = !self->quit && (own == threads[0] || own == threads[1]);
+  if (later)
+    self->last = own;
+  self->quit = true;
+  g_cond_signal (&self->wake);
+  g_cond_signal (&self->vision_wake);
+  g_mutex_unlock (&self->lock);
+  for (guint i = 0; i < G_N_ELEMENTS (threads) && !later; i++)
+    if (threads[i] == own)
+      g_thread_unref (own);
+    else if (threads[i])
+      g_thread_join (threads[i]);
+  return !later;
+}
+
 static void
 model_free (IvlModel *self)
 {
-  if (self->thread) {
-    g_mutex_lock (&self->lock);
-    self->quit = true;
-    g_cond_signal (&self->wake);
-    g_mutex_unlock (&self->lock);
-    if (self->thread == g_thread_self ()) {
-      /* The last reference went in a callback: the thread itself comes here once more when it has ended its loop. */
-      g_thread_unref (self->thread);
-      self->thread = NULL;
-      self->free_by_thread = true;
-      return;
-    }
-    g_thread_join (self->thread);
-  }
+  if (!end_threads (self))
+    return;
+  const IvlModelStats *stats = &self->stats;
+  if (self->thread)
+    g_debug ("%s: %" G_GUINT64_FORMAT " tiles in %" G_GUINT64_FORMAT " batches, %" G_GUINT64_FORMAT " tokens in %"
+             G_GUINT64_FORMAT " steps", self->name, stats->tiles_encoded, stats->encode_batches, stats->generated_tokens,
+             stats->decode_steps);
   if (self->device) {
     ivl_draft_memory_deinit (&self->said);
     ivl_sampler_deinit (&self->sampler);
@@ -136,6 +152,7 @@ model_free (IvlModel *self)
     ivl_decoder_run_deinit (&self->decoder_run);
     ivl_vit_run_deinit (&self->vit_run);
     ivl_vk_stream_free (self->stream);
+    ivl_vk_stream_free (self->vision_stream);
     ivl_weights_deinit (&self->weights);
     ivl_vk_pipelines_save (self->device);
   }
@@ -149,6 +166,7 @@ model_free (IvlModel *self)
   g_mutex_clear (&self->kv_lock);
   g_mutex_clear (&self->vocabulary_lock);
   g_cond_clear (&self->wake);
+  g_cond_clear (&self->vision_wake);
   g_free (self->name);
   g_free (self->architecture);
   g_free (self->share_key);
@@ -160,9 +178,32 @@ scheduler_main (gpointer data)
 {
   IvlModel *self = data;
   ivl_scheduler_run (self);
-  if (self->free_by_thread)
+  if (self->last == g_thread_self ())
     model_free (self);
   return NULL;
+}
+
+static gpointer
+encoder_main (gpointer data)
+{
+  IvlModel *self = data;
+  ivl_encoder_run (self);
+  if (self->last == g_thread_self ())
+    model_free (self);
+  return NULL;
+}
+
+static gboolean
+start_threads (IvlModel *self, GError **error)
+{
+  GError *cause = NULL;
+  if ((self->thread = g_thread_try_new ("internvl", scheduler_main, self, &cause))
+      && (self->vision_thread = g_thread_try_new ("internvl-vision", encoder_main, self, &cause)))
+    return TRUE;
+  ivl_fail (error, IVL_ERROR_OUT_OF_MEMORY, "No thread for %s: %s; end other programs, or raise the limit of processes",
+            self->name, cause->message);
+  g_error_free (cause);
+  return FALSE;
 }
 
 /* The config's end tokens and the template's, as the reference: no others, however final they sound. */
@@ -193,6 +234,7 @@ ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *param
   g_mutex_init (&self->kv_lock);
   g_mutex_init (&self->vocabulary_lock);
   g_cond_init (&self->wake);
+  g_cond_init (&self->vision_wake);
   self->device = ivl_device_ref (device);
   g_autofree char *canonical = g_canonicalize_filename (path, NULL);
   self->name = g_filename_display_basename (canonical);
@@ -221,13 +263,8 @@ ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *param
       || !init_runs (self, params, error))
     goto fail;
   collect_stop_ids (self);
-  GError *cause = NULL;
-  if (!(self->thread = g_thread_try_new ("internvl", scheduler_main, self, &cause))) {
-    ivl_fail (error, IVL_ERROR_OUT_OF_MEMORY, "No thread for %s: %s; end other programs, or raise the limit of processes",
-              self->name, cause->message);
-    g_error_free (cause);
+  if (!start_threads (self, error))
     goto fail;
-  }
   return self;
 fail:
   model_free (self);

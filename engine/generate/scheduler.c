@@ -3,12 +3,14 @@
 
 #include <string.h>
 
-/* Prompt tokens of one forward when somebody who decodes would wait for them. */
+/* Prompt tokens of one forward when somebody who decodes would wait for them: as many as IVL_TURN_NS allows. */
 #define CHUNK_BESIDE_DECODING 128
+#define LARGEST_CHUNK_BESIDE_DECODING 256
+/* Tiles of matmuls have so many rows, or halves or doubles of it. */
+#define ROWS_TOGETHER 16
 
 typedef struct {
   IvlModel *model;
-  IvlEncoder *encoder;
   GPtrArray *active; /* IvlRequest *, in order of arrival */
 } Scheduler;
 
@@ -75,6 +77,9 @@ finish (Scheduler *s, IvlRequest *request, IvlFinish how, GError *error)
                           request->n_prompt);
   ivl_session_take_answer (session, request, answer);
   /* Nothing of the request may be left when DONE is called: a blocking caller frees everything right after it. */
+  g_mutex_lock (&s->model->lock);
+  ivl_model_tell (s->model); /* to itself: there is a place free */
+  g_mutex_unlock (&s->model->lock);
   IvlAnswerFunc done = request->done;
   gpointer data = request->done_data;
   bool owned = request->owns_session;
@@ -376,6 +381,15 @@ compare_turns (gconstpointer a, gconstpointer b)
   return x < y ? -1 : x > y;
 }
 
+/* Prompt tokens of a forward in which ROWS belong to others who decode. */
+static guint
+chunk_beside (const IvlModel *model, guint rows)
+{
+  double most = model->prompt_ns > 0. ? IVL_TURN_NS / model->prompt_ns : 0.;
+  guint n = (guint) CLAMP (most, CHUNK_BESIDE_DECODING, LARGEST_CHUNK_BESIDE_DECODING);
+  return (rows + n) / ROWS_TOGETHER * ROWS_TOGETHER - rows;
+}
+
 static GArray *
 form_batch (Scheduler *s)
 {
@@ -395,7 +409,7 @@ form_batch (Scheduler *s)
   rows += draft_all (s, entries, rows);
   guint budget = model->decoder_run.max_rows - rows;
   if (rows)
-    budget = MIN (budget, CHUNK_BESIDE_DECODING);
+    budget = MIN (budget, chunk_beside (model, rows));
   /* Not of those that ended just now. */
   g_autoptr (GPtrArray) waiting = g_ptr_array_copy (s->active, NULL, NULL);
   g_mutex_lock (&model->lock);
@@ -417,15 +431,20 @@ form_batch (Scheduler *s)
 }
 
 /* Half-read prompts can hold all pages between them and wait for each other: the first gets what it needs for the rest of
- * its own, or ends. */
-static void
+ * its own, or ends. False if there are none: who is active waits for images. */
+static bool
 resolve_deadlock (Scheduler *s)
 {
-  IvlRequest *first = s->active->pdata[0];
-  GError *error = NULL;
-  if (first->state == REQUEST_PREFILL
-      && !reserve (s, first, first->n_prompt - first->session->sequence.length, true, &error))
-    finish (s, first, IVL_FINISH_STOP, error);
+  for (guint i = 0; i < s->active->len; i++) {
+    IvlRequest *request = s->active->pdata[i];
+    GError *error = NULL;
+    if (!request->begun || request->state != REQUEST_PREFILL)
+      continue;
+    if (!reserve (s, request, request->n_prompt - request->session->sequence.length, true, &error))
+      finish (s, request, IVL_FINISH_STOP, error);
+    return true;
+  }
+  return false;
 }
 
 /* Forgets all but the prompt and DEPTH tokens behind it. */
@@ -551,8 +570,9 @@ allowed_tokens (IvlRequest *request)
   return ivl_constraint_mask (request->constraint, ivl_request_max_tokens (request) - request->n_generated);
 }
 
+/* NS: what the device took. */
 static gboolean
-forward (Scheduler *s, GArray *entries, IvlSample *samples, GError **error)
+forward (Scheduler *s, GArray *entries, IvlSample *samples, guint64 *ns, GError **error)
 {
   IvlModel *model = s->model;
   g_autofree IvlDecoderJob *jobs = g_new (IvlDecoderJob, entries->len);
@@ -581,7 +601,7 @@ forward (Scheduler *s, GArray *entries, IvlSample *samples, GError **error)
   }
   return ivl_sampler_record (&model->sampler, model->stream, model->decoder_run.logits, model->decoder_run.logits_pitch,
                              wanted, n_wanted, error)
-         && ivl_vk_run (model->stream, error) && ivl_sampler_read (&model->sampler, samples, n_wanted, error);
+         && ivl_vk_run_timed (model->stream, ns, error) && ivl_sampler_read (&model->sampler, samples, n_wanted, error);
 }
 
 static bool
@@ -595,9 +615,8 @@ run_forward (Scheduler *s)
   }
   GError *error = NULL;
   g_autofree IvlSample *samples = g_new0 (IvlSample, entries->len + IVL_DRAFT_ROWS);
-  gint64 start = g_get_monotonic_time ();
-  gboolean ok = forward (s, entries, samples, &error);
-  guint64 ns = (guint64) (g_get_monotonic_time () - start) * 1000;
+  guint64 ns = 0;
+  gboolean ok = forward (s, entries, samples, &ns, &error);
 
   guint decoded = 0, prefilled = 0, rows = 0, drafted = 0, held_in_all = 0;
   for (guint i = 0, sample = 0; i < entries->len; i++) {
@@ -633,6 +652,8 @@ run_forward (Scheduler *s)
   g_array_unref (entries);
   if (ok && !prefilled)
     ivl_draft_costs_note (&model->draft_costs, rows, (double) ns);
+  else if (ok && prefilled >= CHUNK_BESIDE_DECODING / 2)
+    model->prompt_ns = ivl_ns_lately (model->prompt_ns, (double) ns / rows);
 
   g_mutex_lock (&model->lock);
   model->stats.draft_tokens += drafted;
@@ -675,33 +696,23 @@ drop_cancelled (Scheduler *s)
   }
 }
 
-gpointer
-ivl_scheduler_run (gpointer data)
+void
+ivl_scheduler_run (IvlModel *model)
 {
-  IvlModel *model = data;
-  Scheduler s = { .model = model, .encoder = ivl_encoder_new (model), .active = g_ptr_array_new () };
-  IvlChanges *changes = ivl_changes_new (model);
-  for (;;) {
+  Scheduler s = { .model = model, .active = g_ptr_array_new () };
+  for (bool quit = false; !quit;) {
+    g_mutex_lock (&model->lock);
+    guint64 seen = model->news;
+    g_mutex_unlock (&model->lock);
     take_up (&s);
     drop_cancelled (&s);
-    bool worked = run_forward (&s);
-    worked = ivl_changes_step (changes) || worked;
-    worked = ivl_encoder_step (s.encoder) || worked;
-    if (!worked && s.active->len)
-      resolve_deadlock (&s);
-    if (worked || s.active->len)
+    if (run_forward (&s) || resolve_deadlock (&s))
       continue;
     g_mutex_lock (&model->lock);
-    while (!model->quit && g_queue_is_empty (&model->arrivals) && g_queue_is_empty (&model->images)
-           && g_queue_is_empty (&model->changes) && s.active->len == 0)
+    while (!model->quit && model->news == seen)
       g_cond_wait (&model->wake, &model->lock);
-    bool quit = model->quit;
+    quit = model->quit;
     g_mutex_unlock (&model->lock);
-    if (quit)
-      break;
   }
-  ivl_changes_free (changes);
-  ivl_encoder_free (s.encoder);
   g_ptr_array_unref (s.active);
-  return NULL;
 }

@@ -263,7 +263,7 @@ submit (IvlSession *self, const IvlQuestion *question, IvlAnswerFunc done, gpoin
   for (guint i = 0; i < request->images->len; i++)
     ivl_image_queue (request->images->pdata[i], request->client);
   g_queue_push_tail (&model->arrivals, request);
-  g_cond_signal (&model->wake);
+  ivl_model_tell (model);
   g_mutex_unlock (&model->lock);
   return TRUE;
 }
@@ -328,6 +328,9 @@ ivl_session_cancel (IvlSession *self)
   if (self->busy)
     g_atomic_int_set (&self->busy->cancelled, 1);
   g_mutex_unlock (&self->lock);
+  g_mutex_lock (&self->model->lock);
+  ivl_model_tell (self->model);
+  g_mutex_unlock (&self->model->lock);
 }
 
 gboolean

@@ -15,6 +15,7 @@ typedef struct {
   guint pool_index;
   VkQueryPool queries;
   GPtrArray *query_profiles; /* IvlVkProfile * per dispatch of this submission */
+  VkQueryPool clock;   /* of the whole: when it began, and ended */
   guint64 ticket;      /* 0: nothing was submitted, or it failed */
   VkFence fence;       /* of that; a fence rather than a timeline semaphore, for which a host may not have asked */
 } Slot;
@@ -59,6 +60,11 @@ ivl_vk_stream_new (IvlDevice *device, GError **error)
                                              .commandBufferCount = 1 };
     VK_TRY (device, vkAllocateCommandBuffers (device->device, &allocate, &slot->commands));
     ivl_vk_set_name (device, VK_OBJECT_TYPE_COMMAND_BUFFER, (guint64) (gsize) slot->commands, "internvl commands %u", i);
+    VkQueryPoolCreateInfo clock = { .sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
+                                    .queryType = VK_QUERY_TYPE_TIMESTAMP,
+                                    .queryCount = 2 };
+    if (device->timestamps)
+      VK_TRY (device, vkCreateQueryPool (device->device, &clock, NULL, &slot->clock));
     VkFenceCreateInfo fence = { .sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO };
     VK_TRY (device, vkCreateFence (device->device, &fence, NULL, &slot->fence));
   }
@@ -85,6 +91,7 @@ ivl_vk_stream_free (IvlVkStream *self)
     }
     g_clear_pointer (&slot->query_profiles, g_ptr_array_unref);
     vkDestroyQueryPool (device, slot->queries, NULL);
+    vkDestroyQueryPool (device, slot->clock, NULL);
     vkDestroyCommandPool (device, slot->pool, NULL);
     vkDestroyFence (device, slot->fence, NULL);
   }
@@ -186,6 +193,10 @@ ivl_vk_begin (IvlVkStream *self, GError **error)
                               .dstAccessMask = VK_ACCESS_MEMORY_READ_BIT | VK_ACCESS_MEMORY_WRITE_BIT };
   vkCmdPipelineBarrier (slot->commands, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, 0, 1,
                         &barrier, 0, NULL, 0, NULL);
+  if (slot->clock) {
+    vkResetQueryPool (device->device, slot->clock, 0, 2);
+    vkCmdWriteTimestamp (slot->commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, slot->clock, 0);
+  }
   return TRUE;
 fail:
   return FALSE;
@@ -411,6 +422,8 @@ ivl_vk_submit (IvlVkStream *self, guint64 *ticket, GError **error)
                               .dstAccessMask = VK_ACCESS_HOST_READ_BIT };
   vkCmdPipelineBarrier (slot->commands, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &barrier,
                         0, NULL, 0, NULL);
+  if (slot->clock)
+    vkCmdWriteTimestamp (slot->commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, slot->clock, 1);
   VK_TRY (device, vkEndCommandBuffer (slot->commands));
   guint64 value = self->submitted + 1;
   VkSubmitInfo info = { .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
@@ -439,6 +452,23 @@ ivl_vk_run (IvlVkStream *self, GError **error)
 {
   guint64 ticket;
   return ivl_vk_submit (self, &ticket, error) && ivl_vk_wait (self, ticket, error);
+}
+
+gboolean
+ivl_vk_run_timed (IvlVkStream *self, guint64 *ns, GError **error)
+{
+  const Slot *slot = self->current;
+  gint64 start = g_get_monotonic_time ();
+  if (!ivl_vk_run (self, error))
+    return FALSE;
+  guint64 times[2];
+  *ns = (guint64) (g_get_monotonic_time () - start) * 1000;
+  if (slot->clock
+      && vkGetQueryPoolResults (self->device->device, slot->clock, 0, 2, sizeof times, times, sizeof *times,
+                                VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT) == VK_SUCCESS
+      && times[1] >= times[0])
+    *ns = (guint64) ((double) (times[1] - times[0]) * self->device->properties.limits.timestampPeriod);
+  return TRUE;
 }
 
 gboolean

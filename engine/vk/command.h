@@ -52,6 +52,9 @@ gboolean ivl_vk_submit (IvlVkStream *stream, guint64 *ticket, GError **error);
 gboolean ivl_vk_wait (IvlVkStream *stream, guint64 ticket, GError **error);
 /* submit + wait */
 gboolean ivl_vk_run (IvlVkStream *stream, GError **error);
+/* The same. NS: what the device took for it, without what it did before for others; where the device has no clock, until
+ * it was waited for. */
+gboolean ivl_vk_run_timed (IvlVkStream *stream, guint64 *ns, GError **error);
 /* Drops what was recorded since begin. */
 void ivl_vk_discard (IvlVkStream *stream);
 

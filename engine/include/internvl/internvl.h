@@ -5,7 +5,8 @@
  * model answers in text.
  *
  * Use: ivl_device_open -> ivl_model_load (or ivl_model_share) -> ivl_image_new per picture ->
- * ivl_session_new -> ivl_session_ask. One scheduler thread per model batches what all sessions ask for.
+ * ivl_session_new -> ivl_session_ask. Two threads per model batch what all sessions ask for: the scheduler, for words, and
+ * the encoder, for pictures.
  *
  * Threads: every function may be called from any thread; an IvlSession takes one question at a time.
  * Ownership: objects are reference counted, *_unref takes NULL. Strings handed out are owned as said.
@@ -125,7 +126,7 @@ IvlModel *ivl_model_share_on (IvlDevice *device, const char *path, const IvlMode
 
 IvlDevice *ivl_model_get_device (IvlModel *model); /* borrowed */
 IvlModel *ivl_model_ref (IvlModel *model);
-/* Sessions, images and questions under way hold references of their own; the last one stops the scheduler thread. */
+/* Sessions, images and questions under way hold references of their own; the last one stops the model's threads. */
 void ivl_model_unref (IvlModel *model);
 
 typedef struct {
@@ -139,7 +140,7 @@ typedef struct {
 } IvlModelInfo;
 void ivl_model_get_info (IvlModel *model, IvlModelInfo *info);
 
-/* Sums since the model was loaded; times are device-busy nanoseconds of the scheduler. */
+/* Sums since the model was loaded; times are nanoseconds that the device was busy. */
 typedef struct {
   guint64 tiles_encoded, tiles_reused, prompt_tokens, generated_tokens, prompt_tokens_reused;
   guint64 encode_ns, prefill_ns, decode_ns;
@@ -276,7 +277,7 @@ typedef struct {
   float scene;  /* 0 ... 1: the part of the picture whose luma is another; of its histogram, so what moves counts little */
 } IvlImageChange;
 
-/* CHANGE is NULL if ERROR is set. On the scheduler's thread: return soon. */
+/* CHANGE is NULL if ERROR is set. On the encoder's thread: return soon. */
 typedef void (*IvlChangeFunc) (IvlImage *image, const IvlImageChange *change, const GError *error, gpointer user_data);
 /* Compares IMAGE with PREVIOUS on the device, before either is encoded (and whether or not it ever will be). DONE is called
  * once. PREVIOUS must have been compared before, with whatever was before that; NULL, or one of another shape: everything
