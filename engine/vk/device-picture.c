@@ -412,7 +412,7 @@ import_planes (IvlDevicePicture *self, const IvlPlaneDmabuf *planes, guint owner
   guint64 ends[4] = { 0 };
   gint64 sizes[4];
   for (guint i = 0; i < self->layout.n_planes; i++) {
-    guint64 end;
+    guint64 end = 0;
     owners[i] = i;
     if (!self->layout.planes[i].rows)
       continue;
