@@ -81,6 +81,8 @@ ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader, const IvlW
     return "the weights were cut for texel buffers";
   if (shader->variant == IVL_GEMM_COOPMAT && !device->coopmat_m)
     return "the device offers no suitable cooperative matrices";
+  if (shader->variant == IVL_GEMM_COOPMAT && device->driver == VK_DRIVER_ID_MESA_LLVMPIPE && device->coopmat_lanes != 4 * 8)
+    return "lavapipe's cooperative matrices crash unless its vectors have 256 bits"; /* 26.2.6, while compiling */
   if (shader->variant == IVL_GEMM_COOPMAT && weight->dtype == IVL_DTYPE_BF16 && !(weight->largest > 0))
     return "the weights' range isn't known";
   guint lanes = workgroup_lanes (device, shader);
