@@ -4,7 +4,7 @@
 # Two runs at a time. PYTHON can be set.
 set -eu
 here=$(dirname "$(readlink -f "$0")")
-export python="${PYTHON:-python3}" here state="$1" clips="$2" rows="${3:-5000}"
+python=${PYTHON:-python3} state=$1 clips=$2 rows=${3:-5000}
 export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TOP_PAD_=268435456
 one() {
     off=$1 dir=$state/$1

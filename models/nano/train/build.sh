@@ -10,7 +10,7 @@ state=$1
 export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TOP_PAD_=268435456
 mkdir -p "$state/model"
 [ -f "$state/model/tokenizer.json" ] || "$python" "$here/text.py" "$state/model"
-"$python" "$here/train.py" --model "$state/model" --state "$state" --rows "${2:-72000}" --workers "${WORKERS:-2}"
+"$python" "$here/train.py" --model "$state/model" --state "$state" ${2:+--rows "$2"} --workers "${WORKERS:-2}"
 "$python" "$here/train.py" --model "$state/model" --state "$state" --export "$state/model" --last
 "$python" "$here/verify.py" "$state/model"
 echo "build.sh: the model is in $state/model"

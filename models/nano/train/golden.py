@@ -34,7 +34,7 @@ def main(model, clips, out):
             continue
         taken[t["kind"]] -= 1
         f = evaluate.sampled(clips, t)
-        pixels = (torch.from_numpy(f).permute(0, 3, 1, 2).float() / 255 - generate.M.MEAN) / generate.M.STD
+        pixels = generate.M.normalised(f)
         for _, question, _ in evaluate.asked(t)[:3]:
             prompt = tx.ids(T.open_prompt(len(f)) + T.ask(question))
             ids = torch.tensor([prompt])

@@ -18,6 +18,17 @@ MEAN = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
 STD = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
 
 
+def normalised(frames):
+    """u8 [F, 112, 112, 3] -> f32 [F, 3, 112, 112]."""
+    return (torch.as_tensor(frames).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+
+
+def cut(x):
+    """[F, 3, 112, 112] -> [F, 64, 3*14*14]."""
+    p, g = CFG["patch"], GRID
+    return x.view(-1, 3, g, p, g, p).permute(0, 2, 4, 1, 3, 5).reshape(-1, g * g, 3 * p * p)
+
+
 def attend(q, k, v, mask=None):
     """Plain softmax attention: at these lengths several times faster on a CPU than the fused kernel and its backward."""
     s = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
@@ -104,11 +115,9 @@ class VitEmbeddings(nn.Module):
 
     def forward(self, x):
         # The convolution as a matmul: much faster on a CPU, same weights.
-        f, p, g = x.shape[0], CFG["patch"], GRID
-        x = x.view(f, 3, g, p, g, p).permute(0, 2, 4, 1, 3, 5).reshape(f, g * g, -1)
         w = self.patch_embedding
-        x = F.linear(x, w.weight.view(w.weight.shape[0], -1), w.bias)
-        return torch.cat([self.class_embedding.expand(f, -1, -1), x], 1) + self.position_embedding
+        x = F.linear(cut(x), w.weight.flatten(1), w.bias)
+        return torch.cat([self.class_embedding.expand(len(x), -1, -1), x], 1) + self.position_embedding
 
 
 class VitEncoder(nn.Module):
@@ -249,8 +258,7 @@ class Nano(nn.Module):
 
     def patches(self, frames):
         """u8 [F, 112, 112, 3] -> [F, 64, C]."""
-        x = (frames.permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
-        return self.vision_model(x.to(self.mlp1[1].weight.dtype))
+        return self.vision_model(normalised(frames).to(self.mlp1[1].weight.dtype))
 
     def visual(self, patches):
         return self.mlp1(pixel_shuffle(patches))

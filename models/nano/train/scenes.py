@@ -228,8 +228,8 @@ def text(rng, n, words):
     height = rng.uniform(0.2, 0.42)
     return {"kind": "text", "n": n, "aspect": pick(rng, ASPECTS), "times": times(rng, n), "background": ground["name"], "ground": ground["look"],
             "objects": [], "text": s, "color": color,
-            "glyphs": {"rgb": rgb(rng, color), "w": width, "h": height, "x": rng.uniform(0.01, max(.011, .99 - width)),
-                       "y": rng.uniform(0.02, .98 - height), **face(rng)}}
+            "lines": [(s, {"rgb": rgb(rng, color), "w": width, "h": height, "x": rng.uniform(0.01, max(.011, .99 - width)),
+                           "y": rng.uniform(0.02, .98 - height), **face(rng)})]}
 
 
 def page(rng, words):
@@ -246,12 +246,11 @@ def page(rng, words):
             s = letters(rng, words)
             if x + w * len(s) > 1:
                 break
-            look = scene["glyphs"] if one else {"rgb": rgb(rng, pick(rng, free)), **face(rng)}
+            look = scene["lines"][0][1] if one else {"rgb": rgb(rng, pick(rng, free)), **face(rng)}
             lines.append((s, {**look, "x": x, "y": y, "w": w * len(s), "h": h}))
             x += w * (len(s) + rng.uniform(0.3, 0.7))
         y += h * rng.uniform(1.0, 1.25)
-    scene["lines"] = lines or [(scene["text"], scene["glyphs"])]
-    return scene
+    return scene | {"lines": lines or scene["lines"]}
 
 
 def compare(rng):
@@ -499,7 +498,7 @@ def render(rng, scene, jpeg=0.5):
             draw_shape(canvas[k], "circle", rng.uniform(245, 255), *scene["path"][k], r * min(w, h) / w, r * min(w, h) / h, 0, soft)
             at = (min(7, int(scene["path"][k][1] * 8))) * 8 + min(7, int(scene["path"][k][0] * 8))
             labels["shape"][k, at], labels["color"][k, at] = 1, 1 + COLORS.index("white")
-    for word, g in scene.get("lines") or ([(scene["text"], scene["glyphs"])] if "glyphs" in scene else []):
+    for word, g in scene.get("lines", ()):
         mid = (np.arange(GRID) + 0.5) / GRID
         rows = np.abs(mid - g["y"] - g["h"] / 2) < max(g["h"], 0.13) / 2
         for i, (c, x1, x2) in enumerate(draw_text(canvas, word, g)):
@@ -507,7 +506,7 @@ def render(rng, scene, jpeg=0.5):
             columns[min(7, max(0, int((x1 + x2) / 2 * GRID)))] = True
             on = np.flatnonzero(rows[:, None] & columns)
             labels["char"][:, on], labels["slot"][:, on] = 1 + CHARS.index(c), 1 + i
-            if "lines" not in scene:
+            if scene["kind"] == "text":
                 labels["text"][:, i] = 1 + CHARS.index(c)
     # What a camera or a codec does: a little gain, offset, sensor noise; then JPEG with subsampled chroma for H.264's share.
     canvas *= rng.uniform(0.94, 1.06)
@@ -553,6 +552,5 @@ def sample(rng, n, rows, words):
     if kind in ("several", "moving"):
         moving = kind == "moving"
         return several(rng, n, pick(rng, [1, 2, 3], (.15, .5, .35)) if moving else None, moving)
-    if kind in ("pattern", "cut"):
-        return {"pattern": pattern, "cut": cut}[kind](rng, n)
-    return text(rng, n, words) if kind == "text" else page(rng, words) if kind == "page" else compare(rng)
+    return {"pattern": lambda: pattern(rng, n), "cut": lambda: cut(rng, n), "text": lambda: text(rng, n, words), "page": lambda: page(rng, words),
+            "compare": lambda: compare(rng)}[kind]()

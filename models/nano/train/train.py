@@ -68,8 +68,7 @@ def whiten(net, seed):
     """Patch embedding from the data: the strongest directions of patches, brought to equal variance. From random weights letters, a small part of
     a patch's variance, took many times as many images to learn."""
     frames, _ = packing.stills((seed, 1 << 20), 1500)
-    x = ((frames.permute(0, 3, 1, 2).float() / 255 - M.MEAN) / M.STD).unfold(2, 14, 14).unfold(3, 14, 14)
-    x = x.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * 14 * 14)
+    x = M.cut(M.normalised(frames)).flatten(0, 1)
     mean = x.mean(0)
     x = x[torch.randperm(len(x))[:60_000]] - mean
     value, vector = torch.linalg.eigh(x.t() @ x / len(x))

@@ -59,7 +59,7 @@ def main(folder):
         prompt = T.open_prompt(n) + T.ask(("Describe this video.", "What color is it?")[i // 4 % 2])
         ids = tok(prompt, add_special_tokens=False)["input_ids"]
         assert ids == tx.tok.encode(prompt, add_special_tokens=False).ids
-        pixels = (torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255 - generate.M.MEAN) / generate.M.STD
+        pixels = generate.M.normalised(frames)
         ids = torch.tensor([ids])
         with torch.no_grad():
             a = theirs(input_ids=ids, pixel_values=pixels).logits[0]
