@@ -203,21 +203,19 @@ image_of (GstInternvlWorker *worker, GstInternvlFrame *frame, GError **error)
 
   if (!frame->on_device)
     picture = import_frame (worker, frame, &unreadable);
-  if (unreadable) {
-    worker->funcs->frame_failed (worker->owner, unreadable);
-  } else if (frame->on_device && !picture) {
+  if (frame->on_device && !picture) {
     GST_LOG ("frame %" GST_TIME_FORMAT " wasn't copied", GST_TIME_ARGS (frame->timestamp));
   } else if (picture && ivl_device_picture_get_device (picture) == ivl_model_get_device (worker->model)) {
     image = ivl_image_new_from_device (worker->model, picture, frame->max_tiles, NULL, frame->reuse_threshold, error);
   } else if (picture) {
     if (ivl_device_picture_get (picture, &read_back, error))
       image = ivl_image_new_after (worker->model, &read_back, frame->max_tiles, NULL, frame->reuse_threshold, error);
-  } else if (!gst_internvl_map (&mapping, &frame->info, frame->buffer, &unreadable)) {
-    worker->funcs->frame_failed (worker->owner, unreadable);
-  } else {
+  } else if (!unreadable && gst_internvl_map (&mapping, &frame->info, frame->buffer, &unreadable)) {
     image = ivl_image_new_after (worker->model, &mapping.picture, frame->max_tiles, NULL, frame->reuse_threshold, error);
     gst_internvl_unmap (&mapping);
   }
+  if (unreadable)
+    worker->funcs->frame_failed (worker->owner, unreadable);
   /* The frame's images may be another frame's after this. */
   if (picture && !ivl_device_picture_wait (picture, image ? error : NULL))
     g_clear_pointer (&image, ivl_image_unref);

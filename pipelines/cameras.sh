@@ -6,10 +6,7 @@
 set -eu
 . "$(dirname "$0")/prepare.sh"
 
-# shellcheck disable=SC2086
-prepare_packages $packages_build $packages_run
-prepare_build
-prepare_environment
+prepare_to_run
 
 model=${INTERNVL_MODEL:-$root/models/nano}
 prompt=${PROMPT:-Describe this video.}

@@ -1,6 +1,7 @@
 # Sourced by quickstart.sh and tests/run.sh: installs what is missing and builds into build/.
 # prepare_packages NAME...: Debian packages, skipped when all are there.
 # prepare_build: configures once, compiles what changed.
+# prepare_to_run: both, with all packages, and the environment.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=$root/build
@@ -46,4 +47,11 @@ prepare_environment() {
   export GST_PLUGIN_PATH=$build/gst-plugin${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
   export LD_LIBRARY_PATH=$build/engine${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   export INTERNVL_CACHE=${INTERNVL_CACHE:-$build/cache}
+}
+
+prepare_to_run() {
+  # shellcheck disable=SC2086
+  prepare_packages $packages_build $packages_run
+  prepare_build
+  prepare_environment
 }

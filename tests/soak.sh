@@ -3,8 +3,5 @@
 # restarts; prints what the video was held up, answers, drops and memory. 30 minutes with 8 streams by default.
 set -eu
 . "$(dirname "$0")/../pipelines/prepare.sh"
-# shellcheck disable=SC2086
-prepare_packages $packages_build $packages_run
-prepare_build
-prepare_environment
+prepare_to_run
 exec "$build/tests/soak/soak" "${1:-30}" "${2:-8}" "${INTERNVL_MODEL:-$root/models/nano}"

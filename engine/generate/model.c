@@ -173,24 +173,27 @@ model_free (IvlModel *self)
   g_free (self);
 }
 
+/* What a thread has to do once its loop has ended. */
 static gpointer
-scheduler_main (gpointer data)
+leave_thread (IvlModel *self)
 {
-  IvlModel *self = data;
-  ivl_scheduler_run (self);
   if (self->last == g_thread_self ())
     model_free (self);
   return NULL;
 }
 
 static gpointer
-encoder_main (gpointer data)
+scheduler_main (gpointer model)
 {
-  IvlModel *self = data;
-  ivl_encoder_run (self);
-  if (self->last == g_thread_self ())
-    model_free (self);
-  return NULL;
+  ivl_scheduler_run (model);
+  return leave_thread (model);
+}
+
+static gpointer
+encoder_main (gpointer model)
+{
+  ivl_encoder_run (model);
+  return leave_thread (model);
 }
 
 static gboolean

@@ -4,10 +4,7 @@
 # quiet machine; only the CPU times say something on another.
 set -eu
 . "$(dirname "$0")/../../pipelines/prepare.sh"
-# shellcheck disable=SC2086
-prepare_packages $packages_build $packages_run
-prepare_build
-prepare_environment
+prepare_to_run
 model=${INTERNVL_MODEL:-$root/models/nano}
 seconds=${1:-15}
 shift || true

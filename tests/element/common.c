@@ -140,3 +140,13 @@ test_get_uint64 (const GstStructure *structure, const char *field)
     g_error ("no field %s in %s", field, gst_structure_get_name (structure));
   return value;
 }
+
+char *
+test_describe_answer (const GstStructure *result)
+{
+  double confidence;
+
+  g_assert_true (gst_structure_get_double (result, "confidence", &confidence));
+  return g_strdup_printf ("%" G_GUINT64_FORMAT " %s (%.17g)", test_get_uint64 (result, "chunk"),
+      gst_structure_get_string (result, "text"), confidence);
+}

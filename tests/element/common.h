@@ -27,4 +27,7 @@ void test_set_state (GstElement *pipeline, GstState state);
 
 guint64 test_get_uint64 (const GstStructure *structure, const char *field);
 
+/* Chunk, text and confidence to the last bit: equal for equal answers. */
+char *test_describe_answer (const GstStructure *result);
+
 G_END_DECLS

@@ -251,10 +251,8 @@ answers (const Case *c, Caps kind, MakeFunc make)
   g_assert_cmpint (GST_OBJECT_REFCOUNT_VALUE (pipeline), ==, 1);
   gst_object_unref (pipeline);
   for (guint i = 0; i < results->len; i++) {
-    double confidence;
-    g_assert_true (gst_structure_get_double (results->pdata[i], "confidence", &confidence));
-    g_string_append_printf (all, "%" G_GUINT64_FORMAT " %s (%.17g)\n", test_get_uint64 (results->pdata[i], "chunk"),
-        gst_structure_get_string (results->pdata[i], "text"), confidence);
+    g_autofree char *line = test_describe_answer (results->pdata[i]);
+    g_string_append_printf (all, "%s\n", line);
   }
   return g_string_free (g_steal_pointer (&all), FALSE);
 }

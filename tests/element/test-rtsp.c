@@ -133,8 +133,7 @@ expect_results (Fixture *f, guint n, char **stream_id)
       g_assert_cmpuint (time, >=, last + duration);
     else
       g_assert_cmpuint (test_get_uint64 (result, "chunk"), <=, test_get_uint64 (result, "dropped"));
-    if (!i)
-      first = time;
+    first = i ? first : time;
     g_assert_cmpuint (test_get_uint64 (result, "dropped"), >=, dropped);
     dropped = test_get_uint64 (result, "dropped");
     last = time;

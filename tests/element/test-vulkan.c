@@ -4,21 +4,11 @@
 /* ball: it moves, and unlike smpte it has no noise that goes on from one pipeline to the next. */
 #define N_FRAMES 20
 
-static char *
-describe (const GstStructure *result)
-{
-  double confidence;
-
-  g_assert_true (gst_structure_get_double (result, "confidence", &confidence));
-  return g_strdup_printf ("%" G_GUINT64_FORMAT " %s (%.17g)", test_get_uint64 (result, "chunk"),
-      gst_structure_get_string (result, "text"), confidence);
-}
-
 static void
 add_answers (GString *all, GPtrArray *results, const char *source)
 {
   for (guint i = 0; i < results->len; i++) {
-    g_autofree char *line = describe (results->pdata[i]);
+    g_autofree char *line = test_describe_answer (results->pdata[i]);
     if (!source || g_strcmp0 (gst_structure_get_string (results->pdata[i], "prompt"), source) == 0)
       g_string_append_printf (all, "%s\n", line);
   }

@@ -61,16 +61,23 @@ make (Fixture *f)
   return image;
 }
 
+/* Holds the thread that comes here until open_gate; REACHED tells that it is there. */
 static void
-on_gate_text (const char *piece, gpointer data)
+wait_at_gate (Fixture *f, gboolean *reached)
 {
-  Fixture *f = data;
   g_mutex_lock (&f->lock);
-  f->gate_reached = TRUE;
+  *reached = TRUE;
   g_cond_broadcast (&f->changed);
   while (!f->gate_open)
     g_cond_wait (&f->changed, &f->lock);
   g_mutex_unlock (&f->lock);
+}
+
+static void
+on_gate_text (const char *piece, gpointer data)
+{
+  Fixture *f = data;
+  wait_at_gate (f, &f->gate_reached);
 }
 
 static void
@@ -85,12 +92,7 @@ on_gate_change (IvlImage *image, const IvlImageChange *change, const GError *err
 {
   Fixture *f = data;
   g_assert_no_error (error);
-  g_mutex_lock (&f->lock);
-  f->encoder_held = TRUE;
-  g_cond_broadcast (&f->changed);
-  while (!f->gate_open)
-    g_cond_wait (&f->changed, &f->lock);
-  g_mutex_unlock (&f->lock);
+  wait_at_gate (f, &f->encoder_held);
 }
 
 /* Holds the scheduler and the encoder until open_gate. */
