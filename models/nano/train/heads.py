@@ -3,7 +3,8 @@
 
 On a patch: what covers it. On a visual token, after the projector: the object on it, and where that is. On each frame's </img>, after the
 decoder's second layer: what the frame holds; on the visual tokens there, how the object on them has moved. On </img> after the third layer:
-what has happened so far. Before an answer about one object, after the third layer: where that object is. Coordinates are classes, spread
+what has happened so far. Before an answer about one object, after the third layer: where that object is; before each digit of a
+box, the number that is being written. Coordinates are classes, spread
 linearly over the two nearest of BINS; as numbers they were never learned.
 """
 import numpy as np
@@ -22,6 +23,7 @@ MOVES = len(scenes.MOVES)
 # What has happened: the actions, a cut, nothing to be seen yet. In which frame: 0 for none.
 ACTS, FRAMES = len(scenes.ACTIONS) + 2, 9
 SLOTS = 4                   # characters of a word
+NUMBERS = 101               # of a box: 0, 10, … 1000
 LETTERS = 2.5               # weight of letters on patches and tokens: they come last
 
 PATCH = {"shape": SHAPES, "color": COLORS, "ground": GROUNDS, "box": 4, "char": CHARS, "slot": SLOTS + 1}
@@ -105,6 +107,7 @@ class Heads(nn.Module):
         self.move = nn.Linear(h, MOVES)
         self.so_far = nn.Linear(h, sum(SO_FAR.values()))
         self.asked = nn.Linear(h, 6 * BINS)
+        self.number = nn.Linear(h, NUMBERS)
 
     @staticmethod
     def normal(x):
@@ -128,8 +131,9 @@ class Heads(nn.Module):
             hits = {k: (p[k].argmax(-1) == t[k])[t[k] > 0].float().mean().item() for k in ("shape", "char")}
         return on_patch, on_token, hits
 
-    def decoder(self, layers, image_at, end_at, ask_at, ask_xy, ask_weight, t):
-        """Losses on hidden states, and what is right of them. image_at [F*16], end_at [F], ask_at [A]: flat positions; ask_xy [A, 6]."""
+    def decoder(self, layers, image_at, end_at, ask_at, ask_xy, ask_weight, ask_number, t):
+        """Losses on hidden states, and what is right of them. image_at [F*16], end_at [F], ask_at [A]: flat positions; ask_xy [A, 6];
+        ask_number [A]: NONE where no number follows."""
         two, three = layers[1].flatten(0, 1), layers[2].flatten(0, 1)
         f = parts(self.frame(self.normal(two[end_at])), FRAME)
         one, text = t["f_one"].float(), t["text"]
@@ -142,13 +146,19 @@ class Heads(nn.Module):
         move = cross(self.move(self.normal(two[image_at])).float(), t["t_move"].flatten())
         s = parts(self.so_far(self.normal(three[end_at])), SO_FAR)
         so_far = cross(s["act"], t["act"]) + cross(s["at"], t["at"])
-        where = self.asked(self.normal(three[ask_at])).float()
+        about = self.normal(three[ask_at])
+        where = self.asked(about).float()
         asked = spread(where, ask_xy, ask_weight)
-        losses = {"state": state, "move": move, "so_far": so_far, "asked": asked}
+        # The nearest numbers are nearly as right.
+        number = self.number(about).float().log_softmax(-1)
+        near = [ask_number, (ask_number - 1).clamp(min=0), (ask_number + 1).clamp(max=NUMBERS - 1)]
+        digit = ask_number != NONE
+        told = sum(w * number.gather(1, n.clamp(min=0)[:, None])[:, 0] for w, n in zip((0.6, 0.2, 0.2), near))
+        losses = {"state": state, "move": move, "so_far": so_far, "asked": asked, "number": -(told * digit).sum() / (digit.sum() + 1)}
         with torch.no_grad():
             some = t["at"] > 0
             chars = f["text"].unflatten(-1, (SLOTS, CHARS)).argmax(-1)
             off = (where.unflatten(-1, (6, BINS)).argmax(-1) / (BINS - 1) - ask_xy).abs().mean(-1)
             hits = {"at": (s["at"].argmax(-1) == t["at"])[some].float().mean(), "letters": (chars == text)[text > 0].float().mean(),
-                    "off": (off * ask_weight).sum() / ask_weight.sum()}
+                    "off": (off * ask_weight).sum() / ask_weight.sum(), "number": (number.argmax(-1) - ask_number).abs()[digit].float().mean()}
         return losses, hits

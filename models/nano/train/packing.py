@@ -11,10 +11,13 @@ import scenes
 import text as T
 
 ROWS = 12                   # rows a step; half as many of eight frames
+STILLS = 24                 # single frames a step, in the second course
 LENGTH = {4: 288, 8: 384}   # tokens a row, by its frames
 # How much likelier than others a question is to be among the few asked about a scene; a box is long and would rarely fit.
 FAVOUR = {"motion": 6, "position": 6, "event": 4, "frame": 4, "shape": 2, "box": 7, "text": 6, "compare": 3, "countof": 1, "count": 1,
           "background": .3, "yesno": .5, "absent": .6, "foreign": .3}
+# In the second course what was worst after the first.
+AGAIN = {"box": 14, "text": 8, "pattern": 6, "motion": 4}
 # Frames of the samples in a row; the odd counts are those of a stream's last chunk.
 FOUR = [(4,), (2, 2), (2, 1, 1), (1, 1, 1, 1), (3, 1)]
 EIGHT = [(8,), (8,), (5, 3), (6, 2), (7, 1)]
@@ -32,13 +35,14 @@ def repetitive(s):
     return len(set(runs)) < len(runs)
 
 
-def branches(rng, scene, room, tx):
+def branches(rng, scene, room, tx, again):
     """(token ids, weight of each as a target, attribute or "", place) that each continue the scene's prompt; together at most `room` tokens.
-    place: {offset: (coordinates, weight)} of tokens after which an answer is about one object's place."""
+    place: {offset: (coordinates, weight, number)} of tokens after which an answer is about one object's place, or a digit of that number of a box."""
+    favour = FAVOUR | AGAIN if again else FAVOUR
     f = questions.facts(scene)
     pool = questions.turns(rng, f)
     among = 3 if f["kind"] == "several" else 1
-    pool.sort(key=lambda t: -rng.random() ** (1 / (FAVOUR.get(t[0], 1) * (among if t[0] in ("color", "shape") else 1))))
+    pool.sort(key=lambda t: -rng.random() ** (1 / (favour.get(t[0], 1) * (among if t[0] in ("color", "shape") else 1))))
     cap = questions.caption(f)
     if cap and not (switch("filter") and repetitive(cap)) and rng.random() < (0.75 if f["kind"] != "several" else 0.45):
         pool.insert(0, ("caption", questions.pick(rng, questions.CAPTION), cap))
@@ -57,17 +61,19 @@ def branches(rng, scene, room, tx):
             ask = tx.ids((T.again if i else T.ask)(q))
             ans = tx.ids(str(s)) + [tx.end]
             # Square averaging: a response of x tokens weighs sqrt(x), not x.
-            each = [len(ans) ** -0.5 if switch("square") else 1] * len(ans)
+            each = [(len(ans) ** -0.5 if switch("square") else 1) * (2 if again and a == "text" else 1)] * len(ans)
             if where:
                 o, k = where[0]
                 xy = [*o["centres"][k], *o["boxes"][k]]
-                place[len(ids) + len(ask) - 1] = xy, 1
+                place[len(ids) + len(ask) - 1] = xy, 1, heads.NONE
                 if a == "box":
                     # What is hard about a box is its digits.
+                    corner = -1
                     for j, t in enumerate(ans):
                         if t in tx.digits:
+                            corner += ans[j - 1] not in tx.digits
                             each[j] = 0.5
-                            place[len(ids) + len(ask) + j - 1] = xy, 0.15
+                            place[len(ids) + len(ask) + j - 1] = xy, 0.15, round(o["boxes"][k][corner] * (heads.NUMBERS - 1))
             ids += ask + ans
             weight += [0] * len(ask) + each
             attr += [""] * len(ask) + [a] * len(ans)
@@ -82,7 +88,7 @@ def branches(rng, scene, room, tx):
     return out
 
 
-def row(rng, plan, rows, tx):
+def row(rng, plan, rows, tx, again):
     """One packed row. plan: frames of each sample; rows: how many have been trained on."""
     length = LENGTH[sum(plan)]
     r = {k: np.zeros(length, np.int64) for k in ("ids", "pos", "seg", "br")}
@@ -92,7 +98,7 @@ def row(rng, plan, rows, tx):
     room = (length - sum(len(tx.ids(T.open_prompt(n))) for n in plan)) * room / room.sum()
     at = spare = 0
     for s, n in enumerate(plan):
-        scene = scenes.sample(rng, n, rows, T.WORDS)
+        scene = scenes.sample(rng, n, rows, T.WORDS, again)
         frames, labels = scenes.render(rng, scene, 0.5 if switch("jpeg") else 0)
         r["frames"].append(frames)
         r["labels"].append(labels)
@@ -103,7 +109,7 @@ def row(rng, plan, rows, tx):
         r["seg"][at:at + len(start)] = s + 1
         at += len(start)
         used = 0
-        for b, (ids, weight, attr, place) in enumerate(branches(rng, scene, int(room[s]) + spare, tx)):
+        for b, (ids, weight, attr, place) in enumerate(branches(rng, scene, int(room[s]) + spare, tx, again)):
             m = len(ids)
             r["ids"][at:at + m], r["seg"][at:at + m], r["br"][at:at + m] = ids, s + 1, b + 1
             r["pos"][at:at + m] = len(start) + np.arange(m)
@@ -111,7 +117,7 @@ def row(rng, plan, rows, tx):
             for i in range(m):
                 if weight[i]:
                     r["target"][at + i - 1], r["weight"][at + i - 1] = ids[i], weight[i]
-            r["asks"] += [(at + i, xy, w) for i, (xy, w) in place.items()]
+            r["asks"] += [(at + i, *v) for i, v in place.items()]
             for a in dict.fromkeys(attr):
                 if a:
                     r["tags"].append((a, [at + i - 1 for i in range(m) if attr[i] == a]))
@@ -120,32 +126,39 @@ def row(rng, plan, rows, tx):
     return r
 
 
-def batch(seed, rows, tx):
-    """Tensors of a step. Positions (images, ends, asks, tags) are flat, over all rows."""
+def batch(seed, rows, tx, again=False):
+    """Tensors of a step. Positions (images, ends, asks, tags) are flat, over all rows. again: the second course, with STILLS frames behind those of the
+    rows, for the heads alone."""
     rng = np.random.default_rng(seed)
     if rng.random() < 0.04:
         plans = [EIGHT[i] for i in rng.integers(len(EIGHT), size=ROWS // 2)]
     else:
         plans = [FOUR[i] for i in rng.choice(len(FOUR), ROWS, p=(.46, .12, .16, .2, .06))]
-    packed = [row(rng, p, rows, tx) for p in plans]
+    packed = [row(rng, p, rows, tx, again) for p in plans]
     length = len(packed[0]["ids"])
     t = {k: torch.from_numpy(np.stack([r[k] for r in packed])) for k in ("ids", "pos", "seg", "br", "target", "weight")}
     t["images"] = torch.tensor([i * length + p for i, r in enumerate(packed) for p in r["images"]])
     t["ends"] = t["images"].view(-1, T.VISUAL)[:, -1] + 1
-    asks = [(i * length + p, xy, w) for i, r in enumerate(packed) for p, xy, w in r["asks"]]
-    t["asks"] = torch.tensor([p for p, _, _ in asks], dtype=torch.long)
-    t["ask_xy"] = torch.tensor([xy for _, xy, _ in asks]).view(-1, 6).float().clamp(0, 1)
-    t["ask_weight"] = torch.tensor([w for _, _, w in asks])
-    t["frames"] = torch.from_numpy(np.concatenate([f for r in packed for f in r["frames"]]))
-    t["labels"] = heads.labels_of([x for r in packed for x in r["labels"]])
+    asks = [(i * length + p, *v) for i, r in enumerate(packed) for p, *v in r["asks"]]
+    t["asks"] = torch.tensor([p for p, *_ in asks], dtype=torch.long)
+    t["ask_xy"] = torch.tensor([xy for _, xy, *_ in asks]).view(-1, 6).float().clamp(0, 1)
+    t["ask_weight"] = torch.tensor([w for *_, w, _ in asks])
+    t["ask_number"] = torch.tensor([n for *_, n in asks], dtype=torch.long)
+    more = [still(rng) for _ in range(STILLS)] if again else []
+    t["frames"] = torch.from_numpy(np.concatenate([f for r in packed for f in r["frames"]] + [f for f, _ in more]))
+    t["labels"] = heads.labels_of([x for r in packed for x in r["labels"]] + [x for _, x in more])
     t["tags"] = [(a, [i * length + p for p in ps]) for i, r in enumerate(packed) for a, ps in r["tags"]]
     return t
+
+
+def still(rng):
+    return scenes.render(rng, scenes.still_life(rng, T.WORDS, switch("pages")), 0.5 if switch("jpeg") else 0)
 
 
 def stills(seed, n):
     """n single frames and their labels, for the dense pretraining."""
     rng = np.random.default_rng(seed)
-    got = [scenes.render(rng, scenes.still_life(rng, T.WORDS, switch("pages")), 0.5 if switch("jpeg") else 0) for _ in range(n)]
+    got = [still(rng) for _ in range(n)]
     return torch.from_numpy(np.concatenate([g[0] for g in got])), heads.labels_of([g[1] for g in got])
 
 

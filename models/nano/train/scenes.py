@@ -209,19 +209,19 @@ def face(rng):
     return {"font": int(rng.integers(1 << 30)), "stroke": int(pick(rng, [-1, 0, 1, 2], (.1, .74, .13, .03)))}
 
 
-def letters(rng, words):
-    if rng.random() < 0.45:
+def letters(rng, words, digits=0.45):
+    if rng.random() < digits:
         return "".join(rng.choice(list("0123456789"), rng.integers(1, 5)))
     if rng.random() < 0.5:
         return pick(rng, words)
     return "".join(rng.choice(list(CHARS[:26]), rng.choice([1, 2, 3, 4], p=(.1, .1, .2, .6))))
 
 
-def text(rng, n, words):
+def text(rng, n, words, digits=0.45):
     ground = background(rng, pick(rng, ["color", "gradient"], (.85, .15)))
     while len(ground["avoid"]) > 5:
         ground = background(rng, "color")
-    s = letters(rng, words)
+    s = letters(rng, words, digits)
     near = {"white": "yellow", "yellow": "white", "red": "orange", "orange": "red", "black": "blue", "blue": "black", "purple": "blue", "green": "green"}
     color = pick(rng, [c for c in COLORS if c not in ground["avoid"] and near.get(ground["name"]) != c])
     width = rng.uniform(0.13, 0.235) * max(len(s), 1) if len(s) > 2 else rng.uniform(0.14, 0.3) * len(s)
@@ -535,13 +535,13 @@ def still_life(rng, words, pages=True):
             else text(rng, 1, words) if u < .97 else pattern(rng, 1))
 
 
-def sample(rng, n, rows, words):
-    """A scene of n frames; `rows`, those already trained on, move the mixture from one object to everything."""
+def sample(rng, n, rows, words, again=False):
+    """A scene of n frames; `rows`, those already trained on, move the mixture from one object to everything. again: the second course, with more words."""
     hard = float(np.clip((rows - 1500) / 6500, 0, 1))
     more = float(np.clip((rows - 8000) / 8000, 0, 1))
     if n == 1:
         # Four different pictures a row: the place for what time does not change.
-        kinds = {"single": 0.4, "pattern": 0.12, "several": 0.15 + 0.85 * hard, "text": 1.2, "page": 0.4}
+        kinds = {"single": 0.4, "pattern": 0.12, "several": 0.15 + 0.85 * hard, "text": 1.8 if again else 1.2, "page": 0.2 if again else 0.4}
     else:
         kinds = {"single": 1.0, "pattern": 0.12, "cut": 0.16, "several": 0.1 + 0.25 * hard, "moving": 0.4 * more, "text": 0.15,
                  "compare": (0.2 + 0.5 * hard) * (n == 2)}
@@ -552,5 +552,5 @@ def sample(rng, n, rows, words):
     if kind in ("several", "moving"):
         moving = kind == "moving"
         return several(rng, n, pick(rng, [1, 2, 3], (.15, .5, .35)) if moving else None, moving)
-    return {"pattern": lambda: pattern(rng, n), "cut": lambda: cut(rng, n), "text": lambda: text(rng, n, words), "page": lambda: page(rng, words),
+    return {"pattern": lambda: pattern(rng, n), "cut": lambda: cut(rng, n), "text": lambda: text(rng, n, words, *[0.25] * again), "page": lambda: page(rng, words),
             "compare": lambda: compare(rng)}[kind]()

@@ -7,7 +7,7 @@
 A row holds four frames (one clip of 4, or several shorter ones) packed with their questions. Two single-threaded workers share the
 weights without locks (Hogwild), which keeps a busy machine busy; what each sees depends on seed, worker and step alone. With
 --workers 1 the weights, too, are a function of the seed. The course up to its last 70 %, where the learning rate falls to zero, is the
-same for every N: an unfinished run may go on with another.
+same for every N: an unfinished run may go on with another. `--again N` goes on for N rows more, with what was worst favoured.
 """
 import argparse
 import collections
@@ -36,6 +36,7 @@ WARM = 4_000                # rows with the vision tower fixed
 GUIDED = 14_000             # rows after which answers outweigh the heads: what they ask for is there by then, and has to be spoken of
 VISION = 0.4                # of the highest learning rate, for the tower once it is pretrained: at the full rate it forgets
 DECAY = 0.3                 # share of the rows after which the learning rate falls to zero
+AGAIN, VISION_AGAIN = 0.7, 0.3      # of the highest learning rate, for the second course, which begins there and falls to zero
 
 
 def compiled(net):
@@ -46,9 +47,9 @@ def compiled(net):
         layer.compile(dynamic=False)
 
 
-def prepare(net):
+def prepare(net, again):
     """Compiles for every shape that comes, into the cache that the other workers read."""
-    for n in (BATCH_IMAGES, 4 * packing.ROWS):
+    for n in (BATCH_IMAGES, 4 * packing.ROWS, *[4 * packing.ROWS + packing.STILLS] * again):
         frames = torch.zeros(n, M.CFG["image"], M.CFG["image"], 3, dtype=torch.uint8)
         if switch("warm") and n != BATCH_IMAGES:
             with torch.no_grad():
@@ -125,7 +126,7 @@ def worker(rank, args, net, heads, ema, done, steps, ready):
     if switch("compile"):
         compiled(mine)
         if rank == 0:
-            prepare(mine)
+            prepare(mine, args.again > 0)
     ready.value = 1
     both = lambda n, h: {**dict(n.named_parameters()), **{"heads." + k: p for k, p in h.named_parameters()}}    # noqa: E731
     opt = optim.Mixed(both(net, heads), both(mine, mine_heads), switch("muon"))
@@ -160,25 +161,31 @@ def worker(rank, args, net, heads, ema, done, steps, ready):
     if rank == 0 and done[1] == 0:
         for name, p in net.state_dict().items():
             ema[name].copy_(p)
-    while done[1] < args.rows:
-        n, course = done[1], done[1] * args.pace
-        t = packing.batch((args.seed, rank, steps[rank], 1), course, tx)
+    while done[1] < args.rows + args.again:
+        n, course, again = done[1], done[1] * args.pace, done[1] >= args.rows
+        t = packing.batch((args.seed, rank, steps[rank], 1), course, tx, again)
         fixed = switch("warm") and course < WARM
         with torch.set_grad_enabled(not fixed):
             patches = mine.patches(t["frames"])
         visual = mine.visual(patches)
-        layers = mine.layers(visual, t["ids"], t["images"], t["pos"], packing.block_mask(t))
+        in_rows = len(t["ends"])
+        layers = mine.layers(visual[:in_rows], t["ids"], t["images"], t["pos"], packing.block_mask(t))
         loss, right = answer_loss(mine, layers[-1], t)
         on_patch, on_token, hits = mine_heads.vision(patches, visual, t["labels"])
-        deep, deep_hits = mine_heads.decoder(layers, t["images"], t["ends"], t["asks"], t["ask_xy"], t["ask_weight"], t["labels"])
+        deep, deep_hits = mine_heads.decoder(layers, t["images"], t["ends"], t["asks"], t["ask_xy"], t["ask_weight"], t["ask_number"],
+                                             {k: v[:in_rows] for k, v in t["labels"].items()})
         guide = 1 if course < GUIDED else 0.25
         total = loss + 0.2 * (0.5 + 0.5 * guide) * (on_patch + on_token)
         if switch("deep"):
             # Finding the object that is asked about, among several, comes last and needs the most help.
-            total = total + 0.2 * guide * sum(deep.values()) + (0.5 if course >= GUIDED else 0) * deep["asked"]
+            number = deep.pop("number")
+            total = total + 0.2 * guide * sum(deep.values()) + (0.5 if course >= GUIDED else 0) * deep["asked"] + (0.5 if again else 0) * number
         total.backward()
-        lr = LR * min(1, (n + 1) / 600) * min(1, (1 - n / args.rows) / (1 - DECAY))
-        opt.step(max(lr, 1e-6), min(1, VISION * LR / max(lr, 1e-6)))
+        if again:
+            lr, tower = AGAIN * LR * (1 - (n - args.rows) / args.again), VISION_AGAIN * LR
+        else:
+            lr, tower = LR * min(1, (n + 1) / 600) * min(1, (1 - n / args.rows) / (1 - DECAY)), VISION * LR
+        opt.step(max(lr, 1e-6), min(1, tower / max(lr, 1e-6)))
         steps[rank] += 1
         with done.get_lock():
             done[1] += len(t["ids"])
@@ -234,6 +241,7 @@ def main():
     p.add_argument("--state", required=True)
     p.add_argument("--model", default=os.path.dirname(here), help="folder with the tokenizer")
     p.add_argument("--rows", type=int, default=72_000)
+    p.add_argument("--again", type=int, default=0, metavar="N", help="rows of a second course")
     p.add_argument("--images", type=int, default=DENSE_IMAGES)
     p.add_argument("--pace", type=float, default=1, help="stages of the course and of the mixture come so many times sooner (short runs that compare)")
     p.add_argument("--seed", type=int, default=1)
