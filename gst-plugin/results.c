@@ -185,7 +185,7 @@ push_gap (GstInternvl *self, const GstInternvlChunk *chunk)
   g_mutex_lock (&self->lock);
   gboolean current = is_current (self, chunk);
   if (current && textpad)
-    gst_internvl_text_pad_push_event (textpad, gst_event_new_gap (chunk->text_pts, chunk->stream_duration));
+    gst_internvl_text_pad_push_event (textpad, gst_internvl_text_gap (chunk->text_pts, chunk->stream_duration));
   g_mutex_unlock (&self->lock);
   return current;
 }

@@ -371,7 +371,7 @@ gst_internvl_first_gap (GstEvent *segment_event)
   const GstSegment *segment;
 
   gst_event_parse_segment (segment_event, &segment);
-  return gst_event_new_gap (segment->position, GST_CLOCK_TIME_NONE);
+  return gst_internvl_text_gap (segment->position, GST_CLOCK_TIME_NONE);
 }
 
 static void

@@ -133,13 +133,23 @@ make_buffer (GstInternvlTextPad *pad, const GstInternvlResult *result)
   return buffer;
 }
 
+GstEvent *
+gst_internvl_text_gap (GstClockTime time, GstClockTime duration)
+{
+  GstEvent *gap = gst_event_new_gap (time, duration);
+
+  /* matroskamux writes others as empty subtitles since GStreamer 1.26. */
+  gst_event_set_gap_flags (gap, GST_GAP_FLAG_MISSING_DATA);
+  return gap;
+}
+
 /* With the lock. A point rather than all of what there isn't: muxers go by where a gap begins. */
 static void
 queue_gap (GstInternvlTextPad *pad, GstClockTime time)
 {
   Item *item = g_new0 (Item, 1);
 
-  item->event = gst_event_new_gap (time, GST_CLOCK_TIME_NONE);
+  item->event = gst_internvl_text_gap (time, GST_CLOCK_TIME_NONE);
   g_queue_push_tail (&pad->items, item);
 }
 

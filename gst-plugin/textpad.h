@@ -28,6 +28,9 @@ void gst_internvl_text_pad_set_limit (GstInternvlTextPad *pad, guint limit);
 void gst_internvl_text_pad_push_event (GstInternvlTextPad *pad, GstEvent *event);
 void gst_internvl_text_pad_push_result (GstInternvlTextPad *pad, GstInternvlResult *result);
 
+/* A GAP event that says: no text there. */
+GstEvent *gst_internvl_text_gap (GstClockTime time, GstClockTime duration);
+
 /* Takes EVENT, a FLUSH_START or FLUSH_STOP, and passes it on. */
 void gst_internvl_text_pad_flush (GstInternvlTextPad *pad, GstEvent *event);
 
