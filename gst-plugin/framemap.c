@@ -226,7 +226,12 @@ unpack (GstInternvlMapping *mapping, GError **error)
   if (GST_VIDEO_FRAME_IS_INTERLACED (frame))
     flags |= GST_VIDEO_PACK_FLAG_INTERLACED;
 
-  gsize stride = (gsize) picture->width * GST_VIDEO_FORMAT_INFO_PSTRIDE (to, 0);
+  /* Whole tiles: the unpack functions of MT2110T and MT2110R leave out those that the picture ends in. */
+  guint columns = picture->width, tile = GST_VIDEO_FORMAT_INFO_IS_TILED (finfo) ?
+      GST_VIDEO_FORMAT_INFO_TILE_WIDTH (finfo, 0) : 0;
+  if (tile > 0)
+    columns = (columns + tile - 1) / tile * tile;
+  gsize stride = (gsize) columns * GST_VIDEO_FORMAT_INFO_PSTRIDE (to, 0);
   if (!(mapping->unpacked = g_try_malloc_n (picture->height, stride))) {
     g_set_error (error, IVL_ERROR, IVL_ERROR_OUT_OF_MEMORY, "no memory for a %ux%u frame", picture->width,
         picture->height);
@@ -234,7 +239,7 @@ unpack (GstInternvlMapping *mapping, GError **error)
   }
   for (guint y = 0; y < picture->height; y++)
     finfo->unpack_func (finfo, flags, mapping->unpacked + y * stride, frame->data, frame->info.stride, 0, y,
-        picture->width);
+        columns);
 
   picture->n_planes = 1;
   picture->planes[0].data = mapping->unpacked;
@@ -262,15 +267,19 @@ check_planes (const GstVideoFrame *frame, GError **error)
         GST_VIDEO_INFO_SIZE (&plain);
     gint64 bytes = end - GST_VIDEO_INFO_PLANE_OFFSET (&plain, p);
     gint64 first = (const guint8 *) frame->data[p] - map->data, last = first;
+    gboolean enough = TRUE;
 
     if (GST_VIDEO_FORMAT_INFO_IS_TILED (info->finfo)) {
+      enough = GST_VIDEO_TILE_X_TILES (stride) >= GST_VIDEO_TILE_X_TILES (plain_stride) &&
+          GST_VIDEO_TILE_Y_TILES (stride) >= GST_VIDEO_TILE_Y_TILES (plain_stride);
       bytes = bytes * GST_VIDEO_TILE_X_TILES (stride) * GST_VIDEO_TILE_Y_TILES (stride) /
           MAX (GST_VIDEO_TILE_X_TILES (plain_stride) * GST_VIDEO_TILE_Y_TILES (plain_stride), 1);
     } else if (plain_stride > 0) {
       last = first + (bytes / plain_stride - 1) * stride;
       bytes = plain_stride;
     }
-    if (!frame->data[p] || !map->data || MIN (first, last) < 0 || MAX (first, last) + bytes > (gint64) map->size) {
+    if (!enough || !frame->data[p] || !map->data || MIN (first, last) < 0 ||
+        MAX (first, last) + bytes > (gint64) map->size) {
       g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT,
           "plane %u of a %dx%d %s frame reaches outside of its buffer", p, GST_VIDEO_INFO_WIDTH (info),
           GST_VIDEO_INFO_HEIGHT (info), GST_VIDEO_INFO_NAME (info));

@@ -28,12 +28,19 @@ random_buffer (const GstVideoInfo *info)
   return buffer;
 }
 
-/* BUFFER as ARGB64, samples in native order. */
+/* BUFFER as ARGB64, samples in native order. Of these two formats the converter leaves out the tiles that the picture ends
+ * in: it is told that they are whole. */
 static GstBuffer *
-convert (const GstVideoInfo *info, GstBuffer *buffer, GstVideoInfo *out_info)
+convert (const GstVideoInfo *of, GstBuffer *buffer, GstVideoInfo *out_info)
 {
   GstVideoFrame in, out;
+  GstVideoInfo whole = *of;
+  const GstVideoInfo *info = &whole;
 
+#if GST_CHECK_VERSION(1, 24, 0)
+  if (GST_VIDEO_INFO_FORMAT (of) == GST_VIDEO_FORMAT_MT2110T || GST_VIDEO_INFO_FORMAT (of) == GST_VIDEO_FORMAT_MT2110R)
+    whole.width = GST_ROUND_UP_16 (whole.width);
+#endif
   gst_video_info_set_format (out_info, GST_VIDEO_FORMAT_ARGB64, GST_VIDEO_INFO_WIDTH (info),
       GST_VIDEO_INFO_HEIGHT (info));
   GstBuffer *result = gst_buffer_new_allocate (NULL, GST_VIDEO_INFO_SIZE (out_info), NULL);
@@ -216,10 +223,10 @@ test_corrupt (void)
         offset[0] = GST_VIDEO_INFO_SIZE (&info) - 8;
       else
         stride[0] = -stride[0];
-      if (k == 2 && GST_VIDEO_FORMAT_INFO_IS_TILED (info.finfo)) {
-        gst_buffer_unref (buffer);
-        continue;
-      }
+      /* Fewer tiles than the picture has. */
+      if (k == 2 && GST_VIDEO_FORMAT_INFO_IS_TILED (info.finfo))
+        stride[0] = GST_VIDEO_TILE_MAKE_STRIDE (GST_VIDEO_TILE_X_TILES (info.stride[0]) - 1,
+            GST_VIDEO_TILE_Y_TILES (info.stride[0]));
       if (k == 0 && GST_VIDEO_FORMAT_INFO_IS_TILED (info.finfo))
         stride[0] = GST_VIDEO_TILE_MAKE_STRIDE (GST_VIDEO_TILE_X_TILES (info.stride[0]) * 2,
             GST_VIDEO_TILE_Y_TILES (info.stride[0]) * 4);
