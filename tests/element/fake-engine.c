@@ -467,50 +467,6 @@ ivl_model_get_stats (IvlModel *model, IvlModelStats *stats)
 
 /* ---- pictures ---- */
 
-void
-fake_picture_sample (const IvlPicture *picture, guint x, guint y, double rgb[3])
-{
-  double v[3];
-
-  for (guint i = 0; i < 3; i++) {
-    gsize column = x >> picture->components[i].w_sub, row = y >> picture->components[i].h_sub;
-    guint plane = picture->components[i].plane, bytes = picture->components[i].bytes;
-    gsize at = column * picture->components[i].pixel_stride + picture->components[i].offset;
-
-    g_assert_cmpuint (plane, <, picture->n_planes);
-    g_assert_cmpuint (at + bytes, <=, picture->planes[plane].row_bytes);
-    g_assert_cmpuint (row, <, picture->planes[plane].rows);
-    const guint8 *p = picture->planes[plane].data + (gssize) row * picture->planes[plane].stride + at;
-    guint raw = bytes == 1 ? p[0] : picture->components[i].big_endian ? p[0] << 8 | p[1] : p[1] << 8 | p[0];
-    guint max = (1u << picture->components[i].depth) - 1;
-    v[i] = (double) ((raw >> picture->components[i].shift) & max) / max;
-  }
-  for (guint i = 0; i < 3; i++) {
-    const float *m = picture->matrix[i];
-    rgb[i] = CLAMP (m[0] * v[0] + m[1] * v[1] + m[2] * v[2] + m[3], 0, 1) * 255;
-  }
-}
-
-/* Mean of a grid over the used part. */
-static void
-mean_color (const IvlPicture *picture, guint8 color[3])
-{
-  guint x0 = picture->crop_x, y0 = picture->crop_y;
-  guint w = picture->crop_width ? picture->crop_width : picture->width;
-  guint h = picture->crop_height ? picture->crop_height : picture->height;
-  double sum[3] = { 0 };
-
-  for (guint i = 0; i < 64; i++) {
-    double rgb[3];
-
-    fake_picture_sample (picture, x0 + w * (2 * (i % 8) + 1) / 16, y0 + h * (2 * (i / 8) + 1) / 16, rgb);
-    for (guint c = 0; c < 3; c++)
-      sum[c] += rgb[c];
-  }
-  for (guint c = 0; c < 3; c++)
-    color[c] = (guint8) (sum[c] / 64 + 0.5);
-}
-
 IvlImage *
 ivl_image_new (IvlModel *model, const IvlPicture *picture, guint max_tiles, GError **error)
 {
@@ -563,74 +519,6 @@ ivl_image_compare_async (IvlImage *image, IvlImage *previous, IvlChangeFunc done
   leave ();
 }
 
-/* ---- what it has not: a host's device ---- */
-
-IvlDevice *
-ivl_device_import (const IvlDeviceImport *import, GError **error)
-{
-  g_set_error_literal (error, IVL_ERROR, IVL_ERROR_UNSUPPORTED, "the fake engine runs on no device");
-  return NULL;
-}
-
-IvlModel *
-ivl_model_share_on (IvlDevice *device, const char *path, const IvlModelParams *params, GCancellable *cancellable,
-    GError **error)
-{
-  g_assert_not_reached ();
-}
-
-IvlDevice *
-ivl_model_get_device (IvlModel *model)
-{
-  return NULL;
-}
-
-IvlDevicePicture *
-ivl_device_picture_new (IvlDevice *device, const IvlPicture *layout, IvlPlaneImage *images, gboolean readback,
-    GError **error)
-{
-  g_assert_not_reached ();
-}
-
-IvlDevicePicture *
-ivl_device_picture_new_from_dmabuf (IvlDevice *device, const IvlPicture *layout, const IvlPlaneDmabuf *planes,
-    gboolean readback, GError **error)
-{
-  g_set_error_literal (error, IVL_ERROR, IVL_ERROR_UNSUPPORTED, "no DMA-BUFs here");
-  return NULL;
-}
-
-gboolean
-ivl_device_picture_wait (IvlDevicePicture *picture, GError **error)
-{
-  g_assert_not_reached ();
-}
-
-gboolean
-ivl_device_picture_get (IvlDevicePicture *picture, IvlPicture *out, GError **error)
-{
-  g_assert_not_reached ();
-}
-
-IvlDevice *
-ivl_device_picture_get_device (IvlDevicePicture *picture)
-{
-  g_assert_not_reached ();
-}
-
-void
-ivl_device_picture_unref (IvlDevicePicture *picture)
-{
-  g_assert_null (picture);
-}
-
-IvlImage *
-ivl_image_new_from_device (IvlModel *model, IvlDevicePicture *picture, guint max_tiles, IvlImage *previous,
-    float threshold, GError **error)
-{
-  g_assert_not_reached ();
-}
-
 IvlImage *
 ivl_image_new_after (IvlModel *model, const IvlPicture *picture, guint max_tiles, IvlImage *previous, float threshold,
     GError **error)
@@ -644,7 +532,7 @@ ivl_image_new_after (IvlModel *model, const IvlPicture *picture, guint max_tiles
     image = g_new0 (IvlImage, 1);
     g_atomic_ref_count_init (&image->refs);
     image->max_tiles = max_tiles;
-    mean_color (picture, image->color);
+    fake_picture_mean (picture, image->color);
     image->model = model;
     image->threshold = threshold;
     set_previous (image, previous);

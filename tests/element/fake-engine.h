@@ -77,5 +77,7 @@ void fake_engine_get_counts (FakeCounts *counts);
 /* R'G'B' 0..255 of a picture's pixel, as internvl.h has it. Aborts on a read outside of what the picture says may be
  * read. */
 void fake_picture_sample (const IvlPicture *picture, guint x, guint y, double rgb[3]);
+/* Of a grid over the part that is used. */
+void fake_picture_mean (const IvlPicture *picture, guint8 color[3]);
 
 G_END_DECLS
