@@ -42,6 +42,8 @@ meaning_of (const GError *error)
       case IVL_ERROR_INTERNAL:
         break;
     }
+  if (error->domain == G_THREAD_ERROR)
+    return (Meaning) {GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_FAILED, "End other programs, or raise the limit of processes."};
   if (error->domain == G_FILE_ERROR)
     return (Meaning) {GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NOT_FOUND, "Check the path."};
   if (error->domain == GST_RESOURCE_ERROR || error->domain == GST_STREAM_ERROR ||

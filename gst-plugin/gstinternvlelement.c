@@ -414,9 +414,11 @@ check_settings (GstInternvl *self)
   return ok || passthrough;
 }
 
-static void
+static gboolean
 start (GstInternvl *self)
 {
+  g_autoptr (GError) error = NULL;
+
   self->started = FALSE;
   self->next_index = 0;
   self->alert = (GstInternvlAlert) { 0 };
@@ -441,7 +443,10 @@ start (GstInternvl *self)
   /* A device that is asked for by name is an own one, and frames of others come to it through system memory. */
   ivl_device_unref (self->host);
   self->host = device ? NULL : gst_internvl_vk_frames_start (self->vk_frames, self->sinkpad);
-  gst_internvl_worker_start (self->worker, self->host, device, path, weights, share);
+  if (gst_internvl_worker_start (self->worker, self->host, device, path, weights, share, &error))
+    return TRUE;
+  gst_internvl_post_error (GST_ELEMENT (self), error);
+  return FALSE;
 }
 
 static GstStateChangeReturn
@@ -455,7 +460,8 @@ gst_internvl_change_state (GstElement *element, GstStateChange transition)
         return GST_STATE_CHANGE_FAILURE;
       break;
     case GST_STATE_CHANGE_READY_TO_PAUSED:
-      start (self);
+      if (!start (self))
+        return GST_STATE_CHANGE_FAILURE;
       break;
     case GST_STATE_CHANGE_PAUSED_TO_READY:
       /* The streaming thread may be waiting for the worker; the pads can only be closed once it is out. */

@@ -64,9 +64,9 @@ gst_internvl_worker_unload (GstInternvlWorker *worker)
   g_clear_pointer (&worker->path, g_free);
 }
 
-void
+gboolean
 gst_internvl_worker_start (GstInternvlWorker *worker, IvlDevice *host, const char *device, const char *path,
-    IvlWeights weights, gboolean share)
+    IvlWeights weights, gboolean share, GError **error)
 {
   g_assert (!worker->thread);
   if (worker->model && (host != worker->host || g_strcmp0 (device, worker->device) || g_strcmp0 (path, worker->path) ||
@@ -86,7 +86,12 @@ gst_internvl_worker_start (GstInternvlWorker *worker, IvlDevice *host, const cha
   worker->flushing = worker->quit = worker->told = FALSE;
   worker->state = worker->model ? MODEL_READY : MODEL_LOADING;
   worker->cancellable = g_cancellable_new ();
-  worker->thread = g_thread_new ("internvl", gst_internvl_worker_thread, worker);
+  worker->thread = g_thread_try_new ("internvl", gst_internvl_worker_thread, worker, error);
+  if (!worker->thread) {
+    g_clear_object (&worker->cancellable);
+    g_prefix_error (error, "no thread for the model: ");
+  }
+  return worker->thread != NULL;
 }
 
 void

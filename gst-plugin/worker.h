@@ -66,9 +66,10 @@ typedef struct GstInternvlWorker GstInternvlWorker;
 GstInternvlWorker *gst_internvl_worker_new (const GstInternvlWorkerFuncs *funcs, gpointer owner);
 void gst_internvl_worker_free (GstInternvlWorker *worker);      /* stopped; NULL is fine */
 
-/* Starts the thread, and loading unless that very model is there from before; on HOST unless that is NULL. */
-void gst_internvl_worker_start (GstInternvlWorker *worker, IvlDevice *host, const char *device, const char *path,
-    IvlWeights weights, gboolean share);
+/* Starts the thread, and loading unless that very model is there from before; on HOST unless that is NULL. FALSE, with ERROR
+ * set, if there is no thread to be had. */
+gboolean gst_internvl_worker_start (GstInternvlWorker *worker, IvlDevice *host, const char *device, const char *path,
+    IvlWeights weights, gboolean share, GError **error);
 /* Cancels what is under way, and forgets it; returns when the thread has ended and the engine has let go of every
  * question. The model stays. */
 void gst_internvl_worker_stop (GstInternvlWorker *worker);

@@ -140,10 +140,11 @@ check_hashes (IvlWeightCache *self)
   GThread *threads[8];
   guint n = MIN (g_get_num_processors (), G_N_ELEMENTS (threads));
   for (guint i = 1; i < n; i++)
-    threads[i] = g_thread_new ("internvl-check", check_matrices, &check);
+    threads[i] = g_thread_try_new ("internvl-check", check_matrices, &check, NULL);
   check_matrices (&check);
   for (guint i = 1; i < n; i++)
-    g_thread_join (threads[i]);
+    if (threads[i])
+      g_thread_join (threads[i]);
   return !check.bad;
 }
 

@@ -1,6 +1,7 @@
 /* The element by itself: what comes out, policies, events, failures, states. */
 #include "fixture.h"
 
+#include <dlfcn.h>
 #include <gst/video/video.h>
 
 /* ---- what comes out ---- */
@@ -655,6 +656,40 @@ test_no_model (void)
   g_unsetenv ("INTERNVL_MODEL");
 }
 
+static gint no_threads;
+
+/* In GLib's place, for all of the process. */
+GThread *
+g_thread_try_new (const char *name, GThreadFunc func, gpointer data, GError **error)
+{
+  GThread *(*real) (const char *, GThreadFunc, gpointer, GError **) = dlsym (RTLD_NEXT, "g_thread_try_new");
+
+  if (!g_atomic_int_get (&no_threads) || g_strcmp0 (name, "internvl"))
+    return real (name, func, data, error);
+  g_set_error_literal (error, G_THREAD_ERROR, G_THREAD_ERROR_AGAIN, "none left");
+  return NULL;
+}
+
+static void
+test_no_thread (void)
+{
+  Fixture f = {.element = gst_element_factory_make ("internvl", NULL),.bus = gst_bus_new () };
+
+  gst_object_ref_sink (f.element);
+  g_object_set (f.element, "model-path", test_model_path (), NULL);
+  gst_element_set_bus (f.element, f.bus);
+  g_atomic_int_set (&no_threads, 1);
+  g_assert_cmpint (gst_element_set_state (f.element, GST_STATE_PAUSED), ==, GST_STATE_CHANGE_FAILURE);
+  expect_error (&f, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_FAILED, "raise the limit of processes");
+  /* Once there is one, it plays. */
+  g_atomic_int_set (&no_threads, 0);
+  g_assert_cmpint (gst_element_set_state (f.element, GST_STATE_PAUSED), !=, GST_STATE_CHANGE_FAILURE);
+  gst_element_set_state (f.element, GST_STATE_NULL);
+  gst_element_set_bus (f.element, NULL);
+  gst_object_unref (f.element);
+  gst_object_unref (f.bus);
+}
+
 static void
 expect_failure (FakeStage stage, IvlErrorCode code, const char *properties, GQuark domain, gint expected,
     const char *part)
@@ -866,6 +901,7 @@ main (int argc, char **argv)
   add ("odd-caps", test_odd_caps);
   add ("upstream-events", test_upstream_events);
   add ("no-model", test_no_model);
+  add ("no-thread", test_no_thread);
   add ("failures", test_failures);
   add ("states", test_states);
   add ("weights", test_weights);
