@@ -41,6 +41,9 @@ matrix (Loader *l, IvlMatrixId id, guint layer, IvlWeight *weight)
   const IvlCachedMatrix *m = &g_array_index (l->matrices, IvlCachedMatrix, i);
   IvlWeightCache *cache = l->weights->cache;
   g_assert (i < l->matrices->len && m->id == id && m->layer == layer);
+  /* Reading a mapped file beyond an end that it has got meanwhile kills the process: look as late as can be. */
+  if (!ivl_checkpoint_check_unchanged (l->checkpoint, l->error))
+    return FALSE;
   if (cache && ivl_weight_cache_is_hit (cache))
     return ivl_weight_cache_take (cache, i, weight, l->error);
   if (cache)

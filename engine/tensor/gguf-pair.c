@@ -115,6 +115,9 @@ ivl_gguf_pair_open (const char *path, IvlGguf **text, IvlGguf **vision, GError *
   if (!is_folder) {
     gboolean is_vision = FALSE, is_text = FALSE;
     g_autofree char *name = g_path_get_basename (path);
+    if (!is_gguf_name (name) && ivl_file_exists (folder, "config.json"))
+      return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s is one file of a checkpoint: give the path of its folder, %s", name,
+                       shown);
     found_text = ivl_gguf_open (folder, name, error);
     if (!found_text || !tell_kind (found_text, &is_vision, &is_text, error))
       return FALSE;

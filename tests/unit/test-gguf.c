@@ -483,6 +483,8 @@ test_pair (void)
   /* A checkpoint folder stays one. */
   folder_write (folder, "config.json", "{}", 2);
   g_assert_false (ivl_gguf_pair_is (folder));
+  g_autofree char *config = g_build_filename (folder, "config.json", NULL);
+  expect_pair_error (config, IVL_ERROR_BAD_MODEL, "give the path of its folder");
   folder_remove (folder);
 
   g_autofree char *plain = folder_new ();
