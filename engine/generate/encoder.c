@@ -340,12 +340,13 @@ ivl_encoder_run (IvlModel *model)
   IvlChanges *changes = ivl_changes_new (model);
   for (bool quit = false; !quit;) {
     bool worked = ivl_changes_step (changes);
-    if (encode (&self) || worked)
-      continue;
+    worked = encode (&self) || worked;
     g_mutex_lock (&model->lock);
-    while (!model->quit && g_queue_is_empty (&model->images) && g_queue_is_empty (&model->changes))
+    while (!worked && !model->quit && !model->halt && g_queue_is_empty (&model->images)
+           && g_queue_is_empty (&model->changes))
       g_cond_wait (&model->vision_wake, &model->lock);
-    quit = model->quit && g_queue_is_empty (&model->images) && g_queue_is_empty (&model->changes);
+    quit = model->halt
+           || (!worked && model->quit && g_queue_is_empty (&model->images) && g_queue_is_empty (&model->changes));
     g_mutex_unlock (&model->lock);
   }
   ivl_changes_free (changes);

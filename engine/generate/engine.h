@@ -35,6 +35,7 @@ struct IvlClient {
 
 struct IvlModel {
   gint ref_count;
+  guint64 id;                 /* no other model of the process has it */
   char *share_key;            /* in the registry of ivl_model_share, or NULL */
   IvlDevice *device;
   char *name, *architecture;
@@ -72,7 +73,8 @@ struct IvlModel {
   GCond wake;                 /* the scheduler's: there are news, or quit */
   guint64 news;               /* counts what it may want to look at: arrivals, images that are ready, who was cancelled */
   GCond vision_wake;          /* the encoder's: there are images or changes, or quit */
-  bool quit;
+  bool quit;                  /* nobody is left who could want anything */
+  bool halt;                  /* the process ends */
   GThread *last;              /* see end_threads */
   GQueue images;              /* IvlImage *, owned references, waiting to be encoded */
   GQueue changes;             /* waiting to be compared; see change.c */
@@ -203,7 +205,7 @@ void ivl_changes_free (IvlChanges *changes);
 /* Compares a few of those that wait. FALSE if there are none. */
 bool ivl_changes_step (IvlChanges *changes);
 
-/* The two threads, until model->quit. */
+/* The two threads, until model->quit or halt. */
 void ivl_scheduler_run (IvlModel *model);
 void ivl_encoder_run (IvlModel *model);
 

@@ -1,7 +1,9 @@
 /* IvlModel: loading, sharing within a process, the end. */
 #include "generate/engine.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DEFAULT_CONTEXT 8192 /* tokens; what the reference's tokenizer files say of these models */
 #define DEFAULT_SESSIONS 16
@@ -112,6 +114,68 @@ init_runs (IvlModel *self, const IvlModelParams *params, GError **error)
                            error);
 }
 
+/* ---- the threads, and the end of the process ---- */
+
+/* How long a process that ends waits for the threads. A driver may hang. */
+#define EXIT_WAIT_US (30 * G_TIME_SPAN_SECOND)
+
+static GMutex living_lock;
+static GCond living_changed;
+static GList *living;   /* IvlModel *, no references; from their threads' start until they are freed */
+static guint64 next_id;
+static guint n_threads; /* that run */
+static GPrivate is_ours;
+
+/* Threads must not be in a driver that exit () takes down. Questions under way are given up, without a word. */
+static void
+halt_threads (void)
+{
+  gint64 end = g_get_monotonic_time () + EXIT_WAIT_US;
+  guint own = g_private_get (&is_ours) != NULL;
+  g_mutex_lock (&living_lock);
+  for (GList *l = living; l; l = l->next) {
+    IvlModel *model = l->data;
+    g_mutex_lock (&model->lock);
+    model->halt = true;
+    g_cond_signal (&model->wake);
+    g_cond_signal (&model->vision_wake);
+    g_mutex_unlock (&model->lock);
+  }
+  while (n_threads > own && g_cond_wait_until (&living_changed, &living_lock, end)) {
+  }
+  g_mutex_unlock (&living_lock);
+}
+
+static GPid registered; /* a process forked off has none of the threads */
+
+static void
+at_exit (void)
+{
+  if (getpid () == registered)
+    halt_threads ();
+}
+
+/* Called when the driver is there: what is registered last is done first. */
+static void
+wait_at_exit (void)
+{
+  static gsize once;
+  if (g_once_init_enter (&once)) {
+    registered = getpid ();
+    atexit (at_exit);
+    g_once_init_leave (&once, 1);
+  }
+}
+
+static void
+count_threads (gint by)
+{
+  g_mutex_lock (&living_lock);
+  n_threads += (guint) by;
+  g_cond_broadcast (&living_changed);
+  g_mutex_unlock (&living_lock);
+}
+
 /* False if the last reference went in a callback on one of the threads: that comes here once more when it has ended its
  * loop. */
 static bool
@@ -162,6 +226,10 @@ model_free (IvlModel *self)
   ivl_tokenizer_unref (self->tokenizer);
   ivl_config_free (self->config);
   ivl_device_unref (self->device);
+  g_mutex_lock (&living_lock);
+  living = g_list_remove (living, self);
+  g_cond_broadcast (&living_changed);
+  g_mutex_unlock (&living_lock);
   g_mutex_clear (&self->lock);
   g_mutex_clear (&self->kv_lock);
   g_mutex_clear (&self->vocabulary_lock);
@@ -173,35 +241,50 @@ model_free (IvlModel *self)
   g_free (self);
 }
 
-/* What a thread has to do once its loop has ended. */
 static gpointer
-leave_thread (IvlModel *self)
+run_thread (IvlModel *self, void (*loop) (IvlModel *))
 {
+  g_private_set (&is_ours, self);
+  loop (self);
   if (self->last == g_thread_self ())
     model_free (self);
+  count_threads (-1);
   return NULL;
 }
 
 static gpointer
 scheduler_main (gpointer model)
 {
-  ivl_scheduler_run (model);
-  return leave_thread (model);
+  return run_thread (model, ivl_scheduler_run);
 }
 
 static gpointer
 encoder_main (gpointer model)
 {
-  ivl_encoder_run (model);
-  return leave_thread (model);
+  return run_thread (model, ivl_encoder_run);
+}
+
+static GThread *
+start_thread (IvlModel *self, const char *name, GThreadFunc func, GError **error)
+{
+  count_threads (1);
+  GThread *thread = g_thread_try_new (name, func, self, error);
+  if (!thread)
+    count_threads (-1);
+  return thread;
 }
 
 static gboolean
 start_threads (IvlModel *self, GError **error)
 {
   GError *cause = NULL;
-  if ((self->thread = g_thread_try_new ("internvl", scheduler_main, self, &cause))
-      && (self->vision_thread = g_thread_try_new ("internvl-vision", encoder_main, self, &cause)))
+  wait_at_exit ();
+  g_mutex_lock (&living_lock);
+  self->id = ++next_id;
+  living = g_list_prepend (living, self);
+  g_mutex_unlock (&living_lock);
+  if ((self->thread = start_thread (self, "internvl", scheduler_main, &cause))
+      && (self->vision_thread = start_thread (self, "internvl-vision", encoder_main, &cause)))
     return TRUE;
   ivl_fail (error, IVL_ERROR_OUT_OF_MEMORY, "No thread for %s: %s; end other programs, or raise the limit of processes",
             self->name, cause->message);
@@ -409,6 +492,25 @@ ivl_model_unref (IvlModel *self)
   g_mutex_unlock (&registry_lock);
   if (last)
     model_free (self);
+}
+
+void
+ivl_model_unref_wait (IvlModel *self)
+{
+  if (!self)
+    return;
+  guint64 id = self->id;
+  ivl_model_unref (self);
+  g_mutex_lock (&living_lock);
+  for (GList *l = living; l;) {
+    if (((IvlModel *) l->data)->id != id) {
+      l = l->next;
+      continue;
+    }
+    g_cond_wait (&living_changed, &living_lock);
+    l = living;
+  }
+  g_mutex_unlock (&living_lock);
 }
 
 void

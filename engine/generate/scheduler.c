@@ -703,13 +703,16 @@ ivl_scheduler_run (IvlModel *model)
   for (bool quit = false; !quit;) {
     g_mutex_lock (&model->lock);
     guint64 seen = model->news;
+    quit = model->halt;
     g_mutex_unlock (&model->lock);
+    if (quit)
+      break;
     take_up (&s);
     drop_cancelled (&s);
     if (run_forward (&s) || resolve_deadlock (&s))
       continue;
     g_mutex_lock (&model->lock);
-    while (!model->quit && model->news == seen)
+    while (!model->quit && !model->halt && model->news == seen)
       g_cond_wait (&model->wake, &model->lock);
     quit = model->quit;
     g_mutex_unlock (&model->lock);

@@ -3,7 +3,9 @@
 #include "ask.h"
 #include "model/decoder.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define NAME "qwen2-ln-orig"
 #define OTHER_NAME "internlm2-rms-orig"
@@ -547,11 +549,13 @@ test_unref_in_callback (gconstpointer data)
     Inbox inbox;
     inbox_init (&inbox);
     Last last = { .inbox = &inbox, .model = golden_load (golden, NULL) };
+    IvlModel *waiting = i == 4 ? ivl_model_ref (last.model) : NULL;
     last.session = new_session (last.model);
     golden_question_init (&last.q, last.model, golden_case (golden, "video"), 0);
     g_assert_true (ivl_session_ask_async (last.session, &last.q.question, drop_everything, &last, &error));
     inbox_wait (&inbox, 1);
     inbox_clear (&inbox);
+    ivl_model_unref_wait (waiting);
   }
   /* And at once, with the question under way: it goes on by its own references. */
   Inbox inbox;
@@ -572,6 +576,68 @@ test_unref_in_callback (gconstpointer data)
   inbox_clear (&inbox);
 }
 
+/* ---- the end of the process ---- */
+
+static bool
+has_model_threads (void)
+{
+  bool found = false;
+  GDir *dir = g_dir_open ("/proc/self/task", 0, NULL);
+  const char *name;
+  while (dir && (name = g_dir_read_name (dir))) {
+    g_autofree char *path = g_build_filename ("/proc/self/task", name, "comm", NULL), *comm = NULL;
+    found = found || (g_file_get_contents (path, &comm, NULL, NULL) && g_str_has_prefix (comm, "internvl"));
+  }
+  if (dir)
+    g_dir_close (dir);
+  return found;
+}
+
+/* Registered before the library, so called after it. */
+static void
+check_threads (void)
+{
+  for (guint i = 0; has_model_threads (); i++) {
+    if (i == 1000)
+      _exit (1);
+    g_usleep (10000); /* they have nothing left to do but to end */
+  }
+}
+
+/* What is under way then is given up; the driver would be taken down under it. */
+static void
+test_exit (gconstpointer data)
+{
+  if (!g_test_subprocess ()) {
+    g_test_trap_subprocess (NULL, 0, 0);
+    g_test_trap_assert_passed ();
+    return;
+  }
+  g_autoptr (Golden) golden = golden_open (NAME);
+  static Inbox inbox;
+  static Reply replies[4];
+  bool drop = GPOINTER_TO_INT (data);
+  atexit (check_threads);
+  inbox_init (&inbox);
+  IvlModel *model = golden_load (golden, NULL);
+  GoldenQuestion q;
+  golden_question_init (&q, model, golden_case (golden, "video"), 0);
+  q.question.params.max_tokens = 1500;
+  for (guint i = 0; i < G_N_ELEMENTS (replies); i++) {
+    IvlSession *session = new_session (model);
+    replies[i].inbox = &inbox;
+    ask_async (session, &q, &replies[i]);
+    if (drop)
+      ivl_session_cancel (session);
+    ivl_session_unref (session);
+  }
+  golden_question_clear (&q);
+  ivl_model_unref (model);
+  if (drop)
+    inbox_wait (&inbox, G_N_ELEMENTS (replies));
+  exit (0);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -588,5 +654,7 @@ main (int argc, char **argv)
   g_test_add_data_func ("/engine/cache-full", NULL, test_cache_full);
   g_test_add_data_func ("/engine/busy", NULL, test_busy);
   g_test_add_data_func ("/engine/unref-in-callback", NULL, test_unref_in_callback);
+  g_test_add_data_func ("/engine/exit/while-answering", GINT_TO_POINTER (FALSE), test_exit);
+  g_test_add_data_func ("/engine/exit/while-freeing", GINT_TO_POINTER (TRUE), test_exit);
   return g_test_run ();
 }

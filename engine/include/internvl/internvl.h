@@ -126,8 +126,13 @@ IvlModel *ivl_model_share_on (IvlDevice *device, const char *path, const IvlMode
 
 IvlDevice *ivl_model_get_device (IvlModel *model); /* borrowed */
 IvlModel *ivl_model_ref (IvlModel *model);
-/* Sessions, images and questions under way hold references of their own; the last one stops the model's threads. */
+/* Sessions, images, and questions and encoding under way hold references of their own; the last one stops the model's
+ * threads. If it goes on one of these, in a callback or after it, what the model held is freed soon after. A process that
+ * ends by exit () or by returning from main () waits for that, and gives up, without calling back, what is under way in
+ * models that are still referenced. */
 void ivl_model_unref (IvlModel *model);
+/* The same, and waits until the model is freed: for as long as there are other references. Not in a callback. */
+void ivl_model_unref_wait (IvlModel *model);
 
 typedef struct {
   const char *name;         /* borrowed; the folder's last path element */
