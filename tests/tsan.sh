@@ -10,13 +10,15 @@ build=$root/build-tsan
 prepare_build -Dwerror=true -Db_sanitize=thread -Db_lundef=false
 prepare_environment
 
-what=(engine fair reuse lost constrained element questions sampling settings pipeline pipeline-real)
+what=(engine fair reuse lost constrained import device-picture element questions sampling settings pipeline pipeline-real
+  dmabuf)
 [ $# -gt 0 ] && what=("$@")
 
 gcc -shared -fPIC -O1 -fsanitize=thread -o "$build/glib-locks.so" "$root/tests/tsan/glib-locks.c" $(pkg-config --cflags glib-2.0)
 reports=$(mktemp -d)
 trap 'rm -rf "$reports"' EXIT
-export TSAN_OPTIONS="suppressions=$root/tests/tsan/suppressions log_path=$reports/report exitcode=0 ignore_noninstrumented_modules=0"
+# Slices go from thread to thread inside GLib.
+export G_SLICE=always-malloc TSAN_OPTIONS="suppressions=$root/tests/tsan/suppressions log_path=$reports/report exitcode=0 ignore_noninstrumented_modules=0"
 status=0
 # Only the tests are preloaded: meson itself needn't be.
 meson test -C "$build" --no-rebuild --timeout-multiplier 20 --print-errorlogs \

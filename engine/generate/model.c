@@ -246,7 +246,10 @@ run_thread (IvlModel *self, void (*loop) (IvlModel *))
 {
   g_private_set (&is_ours, self);
   loop (self);
-  if (self->last == g_thread_self ())
+  g_mutex_lock (&self->lock);
+  bool last = self->last == g_thread_self ();
+  g_mutex_unlock (&self->lock);
+  if (last)
     model_free (self);
   count_threads (-1);
   return NULL;
