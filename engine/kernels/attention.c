@@ -100,7 +100,7 @@ record_registers (IvlVkStream *stream, const IvlAttention *a, gboolean texels)
     lanes *= 2;
   IvlKernelId kernel = kernels[g_bit_storage (most) - 1][texels];
   struct IvlPushAttention push = push_of (a);
-  guint32 specs[] = { lanes, a->head_dim, group, a->causal };
+  guint32 specs[] = { lanes, a->head_dim, group, a->causal, device->fused };
   IvlSpan spans[] = { a->q.span, a->kv.span, a->items, a->pages, a->out.span };
   ivl_vk_dispatch (stream, kernel, specs, G_N_ELEMENTS (specs), spans, &push, sizeof push,
                    (IvlGroups){ a->n_items, a->kv_heads, 1 });

@@ -9,7 +9,7 @@ const char *const ivl_gemm_variant_names[IVL_N_GEMM_VARIANTS] = { "texel", "buff
 
 /* Registers only: on lavapipe 22.3 with bf16, GFLOP a CPU-second: m = 1 10.3 (1x4 3.2, 1x16 9.9), m = 2 15 (2x8 14), m = 4
  * 22 (4x8 18.5), m = 8 30 (8x8 26), m = 16 37 (16x8 31). One row reads 10 GB a CPU-second, two thirds of what a core can;
- * from four rows on, arithmetic bounds (its ceiling is 42-48). Unrolling two steps changes nothing; neither does fma ().
+ * from four rows on, arithmetic and its instructions bound. Unrolling two steps changes nothing; fma () is for newer ones.
  * On 26.2 the same tiles are best: 16x16 42, 32x8 37, 24x16 39, 32x16 31, 8x32 36. */
 const IvlGemmShader ivl_gemm_shaders[] = {
 #define KERNELS(NAME)                                                                                      \
@@ -218,9 +218,10 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
       .n_base = s * w->slice_n,
       .w_up = weight_up (w),
     };
+    gboolean coopmat = shader->variant == IVL_GEMM_COOPMAT;
     guint32 specs[] = { lanes, epilogue->bias != NULL, epilogue->act, epilogue->scale != NULL, epilogue->add,
-                        device->coopmat_m, device->coopmat_n, device->coopmat_k };
-    guint n_specs = shader->variant == IVL_GEMM_COOPMAT ? 8 : 5;
+                        coopmat ? device->coopmat_m : device->fused, device->coopmat_n, device->coopmat_k };
+    guint n_specs = coopmat ? 8 : 6;
     guint32 no_epilogue[G_N_ELEMENTS (specs)] = { lanes };
     memcpy (no_epilogue + 5, specs + 5, 3 * sizeof *specs);
     IvlSpan unused = { x.span.buffer, x.span.offset, 16 };

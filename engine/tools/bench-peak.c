@@ -2,21 +2,22 @@
  * of a buffer larger than caches. What a shader gets at best, not what a data sheet says. */
 #include "tools/bench.h"
 
-#define TURNS 8192
-#define OPERATIONS 48.0    /* of a turn of probe/arithmetic.comp */
+#define STEPS 65536        /* of an invocation of probe/arithmetic.comp, of 24 operations */
 #define READ_BYTES (96u << 20)
 #define READ_TEXELS 256    /* of an invocation */
 #define RUNS 5
 
 /* The quickest of RUNS, in seconds; 0 with ERROR set. */
 static double
-best_time (Bench *b, IvlKernelId kernel, guint lanes, guint invocations, const IvlSpan *spans, guint32 push, GError **error)
+best_time (Bench *b, IvlKernelId kernel, const guint32 *specs, guint n_specs, guint invocations, const IvlSpan *spans,
+           guint32 push, GError **error)
 {
   double best = 0;
   for (guint r = 0; r < RUNS + 1; r++) {
     if (!ivl_vk_begin (b->stream, error))
       return 0;
-    ivl_vk_dispatch (b->stream, kernel, &lanes, 1, spans, &push, sizeof push, (IvlGroups){ invocations / lanes, 1, 1 });
+    ivl_vk_dispatch (b->stream, kernel, specs, n_specs, spans, &push, sizeof push,
+                     (IvlGroups){ invocations / specs[0], 1, 1 });
     BenchTime start = bench_now ();
     if (!ivl_vk_run (b->stream, error))
       return 0;
@@ -44,13 +45,20 @@ bench_peak (Bench *b, const char *name, GError **error)
   if (!ivl_vk_run (b->stream, error))
     return FALSE;
   IvlSpan out = { y, 0, y->size }, spans[] = { { x, 0, READ_BYTES }, out };
-  double seconds = best_time (b, IVL_K_PROBE_ARITHMETIC, lanes, workers, &out, TURNS, error);
-  if (seconds == 0)
-    return FALSE;
-  b->peak_flops = OPERATIONS * TURNS * workers / seconds;
+  /* Fused or not, and steps a turn. */
+  static const guint32 forms[][2] = { { FALSE, 64 }, { TRUE, 16 }, { TRUE, 32 } };
+  double seconds;
+  for (guint f = 0; f < G_N_ELEMENTS (forms); f++) {
+    guint32 specs[] = { lanes, forms[f][0], forms[f][1] };
+    seconds = best_time (b, IVL_K_PROBE_ARITHMETIC, specs, 3, workers, &out, STEPS / specs[2], error);
+    if (seconds == 0)
+      return FALSE;
+    b->peak_flops = MAX (b->peak_flops, 24.0 * STEPS * workers / seconds);
+  }
   gboolean texels = READ_BYTES / 16 <= b->device->properties.limits.maxTexelBufferElements;
   for (guint t = 0; t < (texels ? 2 : 1); t++) {
-    seconds = best_time (b, t ? IVL_K_PROBE_READ_TEXEL : IVL_K_PROBE_READ_BUFFER, lanes, readers, spans, READ_TEXELS, error);
+    IvlKernelId kernel = t ? IVL_K_PROBE_READ_TEXEL : IVL_K_PROBE_READ_BUFFER;
+    seconds = best_time (b, kernel, &lanes, 1, readers, spans, READ_TEXELS, error);
     if (seconds == 0)
       return FALSE;
     b->peak_bytes = MAX (b->peak_bytes, 16.0 * READ_TEXELS * readers / seconds);

@@ -28,6 +28,7 @@ struct IvlDevice {
   bool software;         /* runs on the host's cores */
   bool unified;          /* device memory is host memory: map instead of staging */
   bool subgroup_arithmetic;
+  bool fused;            /* a software driver whose fma () is one operation, and faster */
   bool texels;           /* bulk inputs are read faster through texel buffers: see ivl_vk_use_texels */
   bool host_import;      /* VK_EXT_external_memory_host */
   VkDeviceSize host_import_alignment;

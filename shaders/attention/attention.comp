@@ -13,6 +13,7 @@ layout (local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
 layout (constant_id = 1) const uint D = 64;       /* head dim, a multiple of 4 */
 layout (constant_id = 2) const uint GROUP = 1;    /* query heads per kv head */
 layout (constant_id = 3) const bool CAUSAL = false; /* and paged */
+layout (constant_id = 4) const bool FUSED = false;  /* as in gemm/gemm.comp */
 
 #define D4 (D / 4)
 
@@ -76,7 +77,8 @@ main ()
         k[j] = LOAD (kv_data, p.k_offset + row_at[j] + c);
       [[unroll]] for (int t = 0; t < TQ; t++)
         [[unroll]] for (int j = 0; j < TK; j++)
-          s[t][j] += q[t].x * k[j].x + q[t].y * k[j].y + q[t].z * k[j].z + q[t].w * k[j].w;
+          s[t][j] = FUSED ? fma (q[t].w, k[j].w, fma (q[t].z, k[j].z, fma (q[t].y, k[j].y, fma (q[t].x, k[j].x, s[t][j]))))
+                          : s[t][j] + (q[t].x * k[j].x + q[t].y * k[j].y + q[t].z * k[j].z + q[t].w * k[j].w);
     }
     float keep[TQ];
     [[unroll]] for (int t = 0; t < TQ; t++) {
@@ -101,7 +103,7 @@ main ()
       [[unroll]] for (int t = 0; t < TQ; t++) {
         vec4 add = o[t][c] * keep[t];
         [[unroll]] for (int j = 0; j < TK; j++)
-          add += s[t][j] * v[j];
+          add = FUSED ? fma (vec4 (s[t][j]), v[j], add) : add + s[t][j] * v[j];
         o[t][c] = add;
       }
     }

@@ -9,6 +9,10 @@
  * 16 bytes). Whatever the tile, a result is summed in the same order, so that a row's values don't depend on its
  * neighbours. */
 
+/* Not everywhere: where a driver makes two operations of fma (), it takes twice the time. f32 weights do without. */
+layout (constant_id = 5) const bool FUSED = false;
+#define MULTIPLY_ADD(a, x, w) (FUSED ? fma (x, w, a) : a + x * w)
+
 #if WTYPE == 0
 #define K_PER_TEXEL 4
 #else
@@ -73,14 +77,14 @@ main ()
 #endif
           [[unroll]] for (int i = 0; i < TM; i++) {
             float a = xa[i].x * wa.x;
-            a += xa[i].y * wa.y;
-            a += xa[i].z * wa.z;
-            a += xa[i].w * wa.w;
-            a += xb[i].x * wb.x;
-            a += xb[i].y * wb.y;
-            a += xb[i].z * wb.z;
-            a += xb[i].w * wb.w;
-            acc[i][j] += a * unit[j];
+            a = MULTIPLY_ADD (a, xa[i].y, wa.y);
+            a = MULTIPLY_ADD (a, xa[i].z, wa.z);
+            a = MULTIPLY_ADD (a, xa[i].w, wa.w);
+            a = MULTIPLY_ADD (a, xb[i].x, wb.x);
+            a = MULTIPLY_ADD (a, xb[i].y, wb.y);
+            a = MULTIPLY_ADD (a, xb[i].z, wb.z);
+            a = MULTIPLY_ADD (a, xb[i].w, wb.w);
+            acc[i][j] = MULTIPLY_ADD (acc[i][j], a, unit[j]);
           }
         }
       }
@@ -116,14 +120,14 @@ main ()
 #endif
       [[unroll]] for (int i = 0; i < TM; i++) {
         float a = acc[i][j];
-        a += xa[i].x * w0.x;
-        a += xa[i].y * w0.y;
-        a += xa[i].z * w1.x;
-        a += xa[i].w * w1.y;
-        a += xb[i].x * w2.x;
-        a += xb[i].y * w2.y;
-        a += xb[i].z * w3.x;
-        a += xb[i].w * w3.y;
+        a = MULTIPLY_ADD (a, xa[i].x, w0.x);
+        a = MULTIPLY_ADD (a, xa[i].y, w0.y);
+        a = MULTIPLY_ADD (a, xa[i].z, w1.x);
+        a = MULTIPLY_ADD (a, xa[i].w, w1.y);
+        a = MULTIPLY_ADD (a, xb[i].x, w2.x);
+        a = MULTIPLY_ADD (a, xb[i].y, w2.y);
+        a = MULTIPLY_ADD (a, xb[i].z, w3.x);
+        a = MULTIPLY_ADD (a, xb[i].w, w3.y);
         acc[i][j] = a;
       }
     }
