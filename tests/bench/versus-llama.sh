@@ -5,29 +5,36 @@
 #
 #   sudo tests/bench/versus-llama.sh [--quick] [--pairs N] [--root DIR] [--rows LIST] [--shape SIZE] [--out FILE]
 #
-#   --quick    two pairs, short prompts, the slow rows once, no stream: about twelve minutes on two quiet cores, once root,
-#              build and models are there
+#   --quick    two pairs, the slow rows once, no long prompt and no stream: about twelve minutes on two quiet cores, once
+#              root, build and models are there
 #   --pairs N  pairs a row (5)
 #   --root DIR where the root is or shall be made by debootstrap (default: internvl-sid in the user's cache folder)
-#   --rows     names with commas (default: all): tile prefill decode-f16 decode-bf16 decode-q4 batch start start-text stream
+#   --rows     names with commas: tile prefill-256 prefill-1024 prefill-4096 decode-f16 decode-bf16 decode-q4 batch start
+#              (and peak memory) start-text stream hour (a day's hour of overlapping chunks, models/nano); default: all but
+#              prefill-4096
 #   --shape    1B, or tiny to try the script out
 #   --out FILE writes FILE.md and FILE.json (default: versus-llama in the current folder)
 #   --cores N  of the side by side (default: all)
 #   --vectors BITS  what the software driver computes with, for both sides (LP_NATIVE_VECTOR_WIDTH): 512 where the
-#              processor has AVX-512, else the driver's own choice; 256 switches that off
+#              processor has AVX-512 (not with --bookworm), else the driver's own choice; 256 switches that off
+#   --bookworm both on Debian 12's Mesa (22.3.6) instead of sid's: its driver is unpacked beside the root's own, for Debian
+#              12 has no package of llama.cpp
 #
 # Needs root, debootstrap, some 8 GB of disk and 6 GB of memory. Nothing else should run meanwhile.
 set -eu
 
 src=$(cd "$(dirname "$0")/../.." && pwd)
-pairs=5 quick=0 rows='' shape=1B out=$PWD/versus-llama cores=$(nproc) vectors=''
+pairs=5 quick=0 rows='' shape=1B out=$PWD/versus-llama cores=$(nproc) vectors='' bookworm=0
 fs=${XDG_CACHE_HOME:-$HOME/.cache}/internvl-sid
-all=tile,prefill,decode-f16,decode-bf16,decode-q4,batch,start,start-text,stream
+quickly=tile,prefill-256,decode-f16,decode-bf16,decode-q4,batch,start,start-text
+usual=$quickly,prefill-1024,stream,hour
+all=$usual,prefill-4096
 
 die() { printf '%s\n' "versus-llama: $*" >&2; exit 1; }
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=1; pairs=2 ;;
+    --bookworm) bookworm=1 ;;
     --pairs | --root | --rows | --shape | --out | --cores | --vectors)
       [ $# -ge 2 ] || die "$1 needs a value"
       case $1 in
@@ -43,12 +50,12 @@ while [ $# -gt 0 ]; do
 done
 case $pairs$cores in *[!0-9]* | '') die "--pairs and --cores are numbers" ;; esac
 [ "$pairs" -ge 1 ] || die "--pairs must be at least 1"
-[ -n "$rows" ] || { rows=$all; [ $quick -eq 0 ] || rows=${all%,stream}; }
+[ -n "$rows" ] || { rows=$usual; [ $quick -eq 0 ] || rows=$quickly; }
 for row in ${rows//,/ }; do
   case ,$all, in *",$row,"*) ;; *) die "no row $row; there are $all" ;; esac
 done
 # The library can't choose this, the host's environment being its own; llama.cpp's CPU backend takes AVX-512 by itself.
-if [ -z "$vectors" ]; then
+if [ -z "$vectors" ] && [ $bookworm -eq 0 ]; then
   vectors=512
   for flag in avx512f avx512bw avx512dq avx512vl; do grep -qw $flag /proc/cpuinfo || vectors=''; done
 fi
@@ -88,12 +95,34 @@ inside() { chroot "$fs" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LAN
   OMP_NUM_THREADS="$cores" ${vectors:+LP_NATIVE_VECTOR_WIDTH=$vectors} "$@"; }
 
 packages="llama.cpp-tools llama.cpp-tools-extra libggml0-backend-vulkan mesa-vulkan-drivers gcc g++ meson ninja-build
-  pkg-config glslang-tools libvulkan-dev libglib2.0-dev libjson-glib-dev libsentencepiece-dev libxxhash-dev jq time"
+  pkg-config glslang-tools libvulkan-dev libglib2.0-dev libjson-glib-dev libsentencepiece-dev libprotobuf-dev libabsl-dev
+  libxxhash-dev jq time"
 # shellcheck disable=SC2086
 if ! inside dpkg-query -W $packages >/dev/null 2>&1; then
   inside apt-get update -qq >"$work/log" 2>&1 &&
     inside env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >>"$work/log" 2>&1 ||
     { tail -n 20 "$work/log" >&2; die "apt-get could not install: $packages"; }
+fi
+driver=()
+if [ $bookworm -eq 1 ]; then
+  mesa=/internvl/mesa-bookworm
+  if [ ! -f "$fs$mesa/version" ]; then
+    mkdir -p "$fs$mesa/lists" "$fs$mesa/cache"
+    echo 'deb http://deb.debian.org/debian bookworm main' >"$fs$mesa/sources.list"
+    apt=(apt-get -qq -o "Dir::Etc::SourceList=$mesa/sources.list" -o Dir::Etc::SourceParts=/dev/null
+      -o "Dir::State::Lists=$mesa/lists" -o "Dir::Cache=$mesa/cache" -o Dir::State::status=/dev/null
+      -o APT::Sandbox::User=root)
+    # What the driver needs and sid has no more.
+    { inside "${apt[@]}" update && inside sh -c "cd $mesa && \"\$@\"" sh "${apt[@]}" download mesa-vulkan-drivers libllvm15 \
+      libxml2 libicu72; } >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2; die "no driver of Debian 12"; }
+    for deb in "$fs$mesa"/*.deb; do inside dpkg-deb -x "$mesa/${deb##*/}" $mesa/root; done
+    inside dpkg-deb -f "$(cd "$fs" && echo ".$mesa"/mesa-vulkan-drivers_*.deb)" Version >"$work/log"
+    sed "s|\"library_path\": \"|&$mesa/root|" "$fs$mesa"/root/usr/share/vulkan/icd.d/lvp_icd.*.json >"$fs$mesa/lvp.json"
+    mv "$work/log" "$fs$mesa/version"
+  fi
+  libraries=$(cd "$fs" && echo ".$mesa"/root/usr/lib/*/libvulkan_lvp.so)
+  libraries=${libraries#.}
+  driver=("VK_DRIVER_FILES=$mesa/lvp.json" "LD_LIBRARY_PATH=${libraries%/*}")
 fi
 if [ ! -f "$fs/internvl/build/build.ninja" ]; then
   inside meson setup /internvl/build /internvl/src -Dplugin=disabled -Dmedia=disabled >"$work/log" 2>&1 ||
@@ -124,16 +153,16 @@ side=448
 
 # ---- measuring: each prints seconds (less is better) ----
 
-prompt=1024 tokens=16
-[ $quick -eq 0 ] || prompt=256
+tokens=16
 cpu=$(seq -s, 0 $((cores - 1)))
 
-timed() { inside taskset -c "$cpu" /usr/bin/time -f '\nTIME %e %U %S %M' "$@"; }
+timed() { inside env "${driver[@]}" taskset -c "$cpu" /usr/bin/time -f '\nTIME %e %U %S %M' "$@"; }
 
 ours() { # MODEL WEIGHTS ROW [OPTION...]: seconds, for what llama.cpp counts
   local model=$1 weights=$2 row=$3
   shift 3
-  timed /internvl/build/engine/internvl-bench --model "$models/$model" --weights "$weights" --rows "$row" --repeats 1 \
+  case $model in nano) model=/internvl/src/models/nano ;; *) model=$models/$model ;; esac
+  timed /internvl/build/engine/internvl-bench --model "$model" --weights "$weights" --rows "$row" --repeats 1 \
     --json /internvl/out.json "$@" >"$work/ours" 2>&1 || { cat "$work/ours" >&2; return 1; }
   inside jq -r --arg row "$row" '.rows[$row].seconds' /internvl/out.json
 }
@@ -165,7 +194,6 @@ llama_start() { # vulkan|cpu
   [ "$1" = vulkan ] || where=--no-mmproj-offload
   llama "$1" llama-mtmd-cli -m $models/f16/model.gguf --mmproj $models/f16/mmproj.gguf --image $models/picture.ppm \
     -p 'What is this?' -n 1 --temp 0 -t "$cores" -c 2048 -ngl 99 --no-warmup $where || return 1
-  rss llama >"$work/rss-$1"
   wall llama
 }
 llama_start_text() { # vulkan|cpu
@@ -174,75 +202,84 @@ llama_start_text() { # vulkan|cpu
   wall llama
 }
 
-results=$work/results # row TAB side TAB seconds
+results=$work/results # row TAB side TAB value
 : >"$results"
 note() { printf '%s\t%s\t%s\n' "$1" "$2" "$3" >>"$results"; }
 say() { printf '%s\n' "$*" >&2; }
 
-# ROW COUNT OURS VULKAN CPU: commands. Both warm up by themselves; starts, where that is the point, are preceded by one
-# that isn't counted and fills the shader caches (which the rows before did for llama.cpp).
-compare() {
-  local row=$1 count=$2 first=1 i side command value
+measure() { # ROW SIDE COMMAND...: sets `value`
+  local row=$1 side=$2
   shift 2
-  case $row in start*) first=0 ;; esac
-  for i in $(seq $first "$count"); do
-    for side in ours vulkan cpu; do
-      case $side in ours) command=$1 ;; vulkan) command=$2 ;; cpu) command=$3 ;; esac
-      [ "$i" -gt 0 ] || [ $side = ours ] || continue
-      value=$($command) || die "$row: $side failed"
-      [ -n "$value" ] || die "$row: no time in the output of $side"
-      [ "$i" -eq 0 ] || note "$row" $side "$value"
-      say "$row, $side$([ "$i" -gt 0 ] || echo ', not counted'): $value s"
+  value=$("$@") || die "$row: $side failed"
+  [[ $value =~ ^[0-9]+([.][0-9]+)?$ ]] || die "$row: no time in the output of $side"
+}
+# ROW COUNT SIDE COMMAND [SIDE COMMAND...]: in turns. All warm up by themselves; starts, where that is the point, are
+# preceded by one of ours that isn't counted and fills the shader cache (which the rows before did for llama.cpp).
+compare() {
+  local row=$1 count=$2 began=$SECONDS value
+  shift 2
+  case $row in start*) measure "$row" ours $2; say "$row, ours, not counted: $value s" ;; esac
+  for _ in $(seq "$count"); do
+    local -a sides=("$@")
+    while [ ${#sides[@]} -gt 0 ]; do
+      measure "$row" "${sides[0]}" ${sides[1]}
+      note "$row" "${sides[0]}" "$value"
+      say "$row, ${sides[0]}: $value s"
+      [ "$row" != start ] || note memory "${sides[0]}" "$(rss "$([ "${sides[0]}" = ours ] && echo ours || echo llama)")"
+      sides=("${sides[@]:2}")
     done
+    [ "$row" != start ] || note memory files "$files_kb"
   done
+  say "$row took $((SECONDS - began)) s"
 }
 wanted() { case ,$rows, in *",$1,"*) return 0 ;; *) return 1 ;; esac; }
 
 say "one-minute load before: $(cut -d' ' -f1 /proc/loadavg)"
 once=$pairs
 [ $quick -eq 0 ] || once=1
-! wanted tile || compare tile "$once" 'ours f16 auto tiles-1' 'llama_tile vulkan' 'llama_tile cpu'
-! wanted prefill || compare prefill "$pairs" "ours f16 auto prefill-$prompt" "llama_bench vulkan f16 $prompt 0" \
-  "llama_bench cpu f16 $prompt 0"
-for type in f16 bf16; do
-  ! wanted decode-$type || compare decode-$type "$pairs" "ours $type auto decode-0x1 --decode-tokens $tokens" \
-    "llama_bench vulkan $type 0 $tokens" "llama_bench cpu $type 0 $tokens"
+! wanted tile || compare tile "$once" ours 'ours f16 auto tiles-1' vulkan 'llama_tile vulkan' cpu 'llama_tile cpu'
+for n in 256 1024 4096; do
+  ! wanted prefill-$n || compare prefill-$n "$pairs" ours "ours f16 auto prefill-$n" vulkan "llama_bench vulkan f16 $n 0" \
+    cpu "llama_bench cpu f16 $n 0"
 done
-! wanted decode-q4 || compare decode-q4 "$pairs" "ours f16 q4 decode-0x1 --decode-tokens $tokens" \
-  "llama_bench vulkan q4 0 $tokens" "llama_bench cpu q4 0 $tokens"
-if wanted batch; then
-  for i in $(seq "$once"); do
-    note batch ours "$(ours f16 auto decode-0x16 --decode-tokens $tokens)"
-    note batch alone "$(ours f16 auto decode-0x1 --decode-tokens $tokens)"
-  done
-fi
-start_ours() { ours f16 auto "$1" >/dev/null && wall ours && rss ours >"$work/rss-ours"; }
-if wanted start; then
-  compare start "$once" 'start_ours start' 'llama_start vulkan' 'llama_start cpu'
-  note memory ours "$(cat "$work/rss-ours")"
-  note memory cpu "$(cat "$work/rss-cpu")"
-  note memory files "$(($(stat -c %s "$fs$models/f16/model.gguf") / 1024 + $(stat -c %s "$fs$models/f16/mmproj.gguf") / 1024))"
-fi
-! wanted start-text || compare start-text "$pairs" 'start_ours start-text' 'llama_start_text vulkan' 'llama_start_text cpu'
-if wanted stream; then
-  chunks=4
-  [ $quick -eq 0 ] || chunks=1
-  for kind in still overlap apart; do
-    note stream $kind "$(ours f16 auto $kind-$chunks | awk -v n=$chunks '{ print $1 / n }')"
-  done
-  # What llama.cpp's CPU backend takes for such a chunk (4 frames, some 1070 tokens, 16 of an answer), from its parts.
-  note stream cpu "$(awk -v t="$(llama_tile cpu)" -v p="$(llama_bench cpu f16 1070 0)" -v d="$(llama_bench cpu f16 0 16)" \
-    'BEGIN { print 4 * t + p + d }')"
-fi
+for type in f16 bf16; do
+  ! wanted decode-$type || compare decode-$type "$pairs" ours "ours $type auto decode-0x1 --decode-tokens $tokens" \
+    vulkan "llama_bench vulkan $type 0 $tokens" cpu "llama_bench cpu $type 0 $tokens"
+done
+! wanted decode-q4 || compare decode-q4 "$pairs" ours "ours f16 q4 decode-0x1 --decode-tokens $tokens" \
+  vulkan "llama_bench vulkan q4 0 $tokens" cpu "llama_bench cpu q4 0 $tokens"
+! wanted batch || compare batch "$once" together "ours f16 auto decode-0x16 --decode-tokens $tokens" \
+  alone "ours f16 auto decode-0x1 --decode-tokens $tokens"
+start_ours() { ours f16 auto "$1" >/dev/null && wall ours; }
+files_kb=$((($(stat -c %s "$fs$models/f16/model.gguf") + $(stat -c %s "$fs$models/f16/mmproj.gguf")) / 1024))
+! wanted start || compare start "$once" ours 'start_ours start' vulkan 'llama_start vulkan' cpu 'llama_start cpu'
+! wanted start-text || compare start-text "$pairs" ours 'start_ours start-text' vulkan 'llama_start_text vulkan' \
+  cpu 'llama_start_text cpu'
+# A chunk: 4 frames of a tile each, an answer of 16 tokens. What llama.cpp's CPU backend takes for it, from its parts.
+chunk() { # FOLDER ROW N: seconds each
+  ours "$1" auto "$2-$3" | awk -v n="$3" '{ printf "%.6f\n", $1 / n }'
+}
+chunk_cpu() {
+  local tile prompt answer
+  tile=$(llama_tile cpu) && prompt=$(llama_bench cpu f16 1070 0) && answer=$(llama_bench cpu f16 0 16) || return 1
+  awk -v t="$tile" -v p="$prompt" -v d="$answer" 'BEGIN { printf "%.6f\n", 4 * t + p + d }'
+}
+chunks=4
+[ $quick -eq 0 ] || chunks=1
+! wanted stream || compare stream "$once" overlap "chunk f16 overlap $chunks" apart "chunk f16 apart $chunks" \
+  still "chunk f16 still $chunks" cpu chunk_cpu
+# Chunks of 20 seconds that begin every 10, with the small trained model: the 1B's shapes would take hours of a software driver.
+! wanted hour || compare hour "$once" overlap "chunk nano overlap 360" apart "chunk nano apart 360"
 say "one-minute load after: $(cut -d' ' -f1 /proc/loadavg)"
 
 # ---- the table ----
 
 facts=$(inside dpkg-query -W -f '${Package} ${Version}, ' llama.cpp-tools mesa-vulkan-drivers | sed 's/, $//')
+[ $bookworm -eq 0 ] || facts="${facts%,*}, mesa-vulkan-drivers $(cat "$fs$mesa/version")"
 device=$(inside jq -r .device /internvl/out.json)
 commit=$(git -c safe.directory='*' -C "$src" rev-parse --short HEAD 2>/dev/null || echo unknown)
 model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
-awk -F'\t' -v facts="$facts" -v device="$device" -v commit="$commit" -v date="$(date -u +%F)" -v prompt=$prompt -v tokens=$tokens \
+awk -F'\t' -v facts="$facts" -v device="$device" -v commit="$commit" -v date="$(date -u +%F)" \
   -v cpu="$model, $cores cores" -v shape="$shape" -v json="$out.json" '
   function sorted(row, side, n, i, j, t) {
     n = count[row, side]
@@ -259,45 +296,48 @@ awk -F'\t' -v facts="$facts" -v device="$device" -v commit="$commit" -v date="$(
     count["r", "r"] = n
     return sorted("r", "r")
   }
+  function amount(row, side) {
+    return unit == "MB" ? sprintf("%.0f MB", median(row, side) * 1.024 / 1000) : sprintf("%.2f s", median(row, side))
+  }
   function line(name, goal, row, theirs, ours, scale, n, lo, mid, hi) {
     n = ratio(row, theirs, ours)
     if (!n) return
     lo = s[1] * scale; mid = middle(n) * scale; hi = s[n] * scale
-    printf "| %s | %s | %.2f / **%.2f** / %.2f | %.2f s, %.2f s | %d |\n", name, goal, lo, mid, hi, median(row, ours), median(row, theirs), n
-    printf "%s\n    { \"row\": \"%s\", \"goal\": \"%s\", \"min\": %.4f, \"median\": %.4f, \"max\": %.4f, \"ours_s\": %.4f, \"theirs_s\": %.4f, \"pairs\": %d }", \
-      lines++ ? "," : "", name, goal, lo, mid, hi, median(row, ours), median(row, theirs), n > json
+    printf "| %s | %s | %.2f / **%.2f** / %.2f | %s, %s | %d |\n", name, goal, lo, mid, hi, amount(row, ours), amount(row, theirs), n
+    printf "%s\n    { \"row\": \"%s\", \"goal\": \"%s\", \"min\": %.4f, \"median\": %.4f, \"max\": %.4f, \"ours\": \"%s\", \"theirs\": \"%s\", \"pairs\": %d }", \
+      lines++ ? "," : "", name, goal, lo, mid, hi, amount(row, ours), amount(row, theirs), n > json
   }
   { count[$1, $2]++; value[$1, $2, count[$1, $2]] = $3 }
   END {
+    unit = "s"
     printf "{ \"date\": \"%s\", \"commit\": \"%s\", \"device\": \"%s\", \"packages\": \"%s\", \"cpu\": \"%s\", \"shape\": \"%s\",\n  \"rows\": [", \
       date, commit, device, facts, cpu, shape > json
     printf "%s, commit %s, %s, %s; %s. InternVL2_5-%s shapes, seeded weights, GGUF.\n\n", date, commit, device, facts, cpu, shape
-    print "| row: their time over ours | goal | least / **median** / most | medians: ours, theirs | pairs |"
+    print "| row: their time over ours, where nothing else is said | goal | least / **median** / most | medians: ours, theirs | pairs |"
     print "| --- | --- | --- | --- | --- |"
     line("tile encode f16, llama.cpp Vulkan", "4", "tile", "vulkan", "ours", 1)
     line("tile encode f16, llama.cpp CPU", "1.2", "tile", "cpu", "ours", 1)
-    line("prefill " prompt " f16, llama.cpp Vulkan", "2", "prefill", "vulkan", "ours", 1)
-    line("prefill " prompt " f16, llama.cpp CPU", "reported", "prefill", "cpu", "ours", 1)
+    for (i = 256; i <= 4096; i *= 4) {
+      line("prefill " i " f16, llama.cpp Vulkan", "2", "prefill-" i, "vulkan", "ours", 1)
+      line("prefill " i " f16, llama.cpp CPU", "reported", "prefill-" i, "cpu", "ours", 1)
+    }
     line("decode f16, llama.cpp Vulkan", "2", "decode-f16", "vulkan", "ours", 1)
     line("decode f16, llama.cpp CPU", "reported", "decode-f16", "cpu", "ours", 1)
     line("decode bf16, llama.cpp Vulkan", "2", "decode-bf16", "vulkan", "ours", 1)
     line("decode bf16, llama.cpp CPU", "reported", "decode-bf16", "cpu", "ours", 1)
     line("decode q4, llama.cpp Vulkan Q4_0", "2", "decode-q4", "vulkan", "ours", 1)
     line("decode q4, llama.cpp CPU Q4_0", "reported", "decode-q4", "cpu", "ours", 1)
-    line("batch 16: tokens/s over batch 1", "6", "batch", "alone", "ours", 16)
+    line("batch 16: tokens/s over batch 1", "6", "batch", "alone", "together", 16)
     line("start to first token with a picture, llama.cpp Vulkan", "2", "start", "vulkan", "ours", 1)
     line("start to first token with a picture, llama.cpp CPU", "2", "start", "cpu", "ours", 1)
     line("start to first token, text, llama.cpp Vulkan", "2", "start-text", "vulkan", "ours", 1)
     line("start to first token, text, llama.cpp CPU", "2", "start-text", "cpu", "ours", 1)
     line("overlapping chunks: with reuse over without", "at most 0.6", "stream", "overlap", "apart", 1)
+    line("an hour of overlapping chunks, models/nano: with reuse over without", "at most 0.6", "hour", "overlap", "apart", 1)
     line("still camera with a threshold, llama.cpp CPU", "1", "stream", "cpu", "still", 1)
-    if (count["memory", "ours"]) {
-      printf "| peak memory over bytes of the files | at most 1.25 | **%.2f** (llama.cpp CPU: %.2f) | %.0f MB, %.0f MB | 1 |\n", \
-        value["memory", "ours", 1] / value["memory", "files", 1], value["memory", "cpu", 1] / value["memory", "files", 1], \
-        value["memory", "ours", 1] * 1.024 / 1000, value["memory", "cpu", 1] * 1.024 / 1000
-      printf "%s\n    { \"row\": \"peak memory over bytes of the files\", \"goal\": \"at most 1.25\", \"median\": %.4f, \"theirs\": %.4f }", \
-        lines++ ? "," : "", value["memory", "ours", 1] / value["memory", "files", 1], \
-        value["memory", "cpu", 1] / value["memory", "files", 1] > json
-    }
+    unit = "MB"
+    line("peak memory over bytes of the files", "at most 1.25", "memory", "ours", "files", 1)
+    line("llama.cpp Vulkan: peak memory over bytes of the files", "reported", "memory", "vulkan", "files", 1)
+    line("llama.cpp CPU: peak memory over bytes of the files", "reported", "memory", "cpu", "files", 1)
     printf "\n  ] }\n" > json
   }' "$results" | tee "$out.md"
