@@ -159,6 +159,10 @@ struct IvlRequest {
   gint64 submitted_us, encoded_us, prefilled_us;
 };
 
+/* ahead.c: begins to make what will be needed of pipelines, on threads of their own. What can't be is made when it is
+ * needed. MAX_ROWS: of a decoder forward. */
+void ivl_model_prepare_pipelines (IvlModel *model, const IvlCheckpoint *checkpoint, int dtype, guint max_rows);
+
 /* model.c; borrowed from the model. */
 IvlVocabulary *ivl_model_get_vocabulary (IvlModel *model);
 

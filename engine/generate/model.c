@@ -83,11 +83,17 @@ check_memory (IvlModel *self, const IvlCheckpoint *checkpoint, int dtype, GError
                    self->name, self->architecture, need, need_text, self->device->name, found, found_text);
 }
 
+static guint
+max_decoder_rows (const IvlModel *self)
+{
+  return self->device->software ? MAX_ROWS_SOFTWARE : MAX_ROWS_GPU;
+}
+
 static gboolean
 init_runs (IvlModel *self, const IvlModelParams *params, GError **error)
 {
   const IvlConfig *config = self->config;
-  guint max_rows = self->device->software ? MAX_ROWS_SOFTWARE : MAX_ROWS_GPU;
+  guint max_rows = max_decoder_rows (self);
   guint tokens = 1 + config->vision.grid * config->vision.grid;
   guint tiles = MAX (VIT_ROWS / tokens, self->device->software ? VIT_TILES_SOFTWARE : VIT_TILES_GPU);
   tiles = MIN (tiles, ivl_vit_max_tiles (config, self->device));
@@ -346,9 +352,11 @@ ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *param
   if (!(self->tokenizer = ivl_tokenizer_load (path, error))
       || !(self->chat = ivl_chat_new (self->tokenizer, self->config->tile_tokens, IVL_ENCODE_TAGS, error))
       || !(checkpoint = ivl_checkpoint_open (path, self->config, error))
-      || !check_memory (self, checkpoint, dtype, error)
-      || !ivl_weights_load (&self->weights, device, checkpoint, self->config, dtype, self->context_tokens, cancellable,
-                            error)
+      || !check_memory (self, checkpoint, dtype, error))
+    goto fail;
+  ivl_model_prepare_pipelines (self, checkpoint, dtype, max_decoder_rows (self));
+  if (!ivl_weights_load (&self->weights, device, checkpoint, self->config, dtype, self->context_tokens, cancellable,
+                         error)
       || !init_runs (self, params, error))
     goto fail;
   collect_stop_ids (self);
@@ -356,6 +364,7 @@ ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *param
     goto fail;
   return self;
 fail:
+  ivl_vk_pipelines_forget (device);
   model_free (self);
   return NULL;
 }

@@ -14,6 +14,7 @@ typedef struct {
   int dtype;
   GArray *matrices; /* IvlCachedMatrix, in the order of loading */
   guint next;
+  IvlVkBuffer *placeholder; /* NULL: weights are loaded; else only laid out, and this stands for all of them */
   GError **error;
 } Loader;
 
@@ -41,6 +42,15 @@ matrix (Loader *l, IvlMatrixId id, guint layer, IvlWeight *weight)
   const IvlCachedMatrix *m = &g_array_index (l->matrices, IvlCachedMatrix, i);
   IvlWeightCache *cache = l->weights->cache;
   g_assert (i < l->matrices->len && m->id == id && m->layer == layer);
+  if (l->placeholder) {
+    ivl_pack_lay_out (&l->weights->packer, m->source, m->dtype, weight);
+    weight->largest = 1; /* likelier than what cooperative matrices can't take */
+    for (guint s = 0; s < weight->n_slices; s++) {
+      guint rows = MIN (weight->slice_n, weight->n - s * weight->slice_n);
+      weight->slices[s] = (IvlSpan){ l->placeholder, 0, ivl_weight_slice_bytes (m->dtype, rows, weight->k) };
+    }
+    return TRUE;
+  }
   /* Reading a mapped file beyond an end that it has got meanwhile kills the process: look as late as can be. */
   if (!ivl_checkpoint_check_unchanged (l->checkpoint, l->error))
     return FALSE;
@@ -95,6 +105,10 @@ vector (Loader *l, IvlVectorId id, guint layer, IvlSpan *span)
   gsize n = ivl_checkpoint_vector_size (l->checkpoint, id, layer);
   if (n == 0)
     return TRUE;
+  if (l->placeholder) {
+    *span = (IvlSpan){ l->placeholder, 0, n * sizeof (float) };
+    return TRUE;
+  }
   g_autofree float *values = g_new (float, n);
   return ivl_checkpoint_vector (l->checkpoint, id, layer, values, n, l->error)
          && ivl_pack_floats (&l->weights->packer, values, n, span, l->error);
@@ -156,6 +170,10 @@ load_decoder (Loader *l, const IvlConfig *config, guint positions)
   else if (!matrix (l, IVL_MATRIX_TEXT_HEAD, 0, &decoder->head))
     return FALSE;
   gsize n = (gsize) positions * config->text.head_dim;
+  if (l->placeholder) {
+    decoder->rope = (IvlSpan){ l->placeholder, 0, n * sizeof (float) };
+    return vector (l, IVL_VECTOR_TEXT_FINAL_NORM, 0, &decoder->norm);
+  }
   g_autofree float *table = g_new (float, n);
   ivl_rope_table (config, positions, table);
   return vector (l, IVL_VECTOR_TEXT_FINAL_NORM, 0, &decoder->norm)
@@ -174,6 +192,23 @@ ivl_weights_estimate (const IvlCheckpoint *checkpoint, const IvlConfig *config, 
   }
   g_array_unref (l.matrices);
   return bytes;
+}
+
+gboolean
+ivl_weights_lay_out (IvlModelWeights *weights, IvlDevice *device, const IvlCheckpoint *checkpoint, const IvlConfig *config,
+                     int dtype, guint positions, IvlVkBuffer *placeholder, GError **error)
+{
+  memset (weights, 0, sizeof *weights);
+  weights->packer.device = device;
+  weights->packer.slices = g_ptr_array_new_with_free_func (g_free);
+  Loader loader = { .weights = weights, .checkpoint = checkpoint, .dtype = dtype, .placeholder = placeholder,
+                    .error = error };
+  list_matrices (&loader, config);
+  gboolean ok = load_vit (&loader, config) && load_decoder (&loader, config, positions);
+  g_array_unref (loader.matrices);
+  if (!ok)
+    ivl_weights_deinit (weights);
+  return ok;
 }
 
 gboolean

@@ -24,6 +24,10 @@ guint64 ivl_weights_estimate (const IvlCheckpoint *checkpoint, const IvlConfig *
 gboolean ivl_weights_load (IvlModelWeights *weights, IvlDevice *device, const IvlCheckpoint *checkpoint,
                            const IvlConfig *config, int dtype, guint positions, GCancellable *cancellable,
                            GError **error);
+/* Everything as it will be loaded, but with PLACEHOLDER, which outlives it, in place of all memory: to be recorded on
+ * streams that plan. */
+gboolean ivl_weights_lay_out (IvlModelWeights *weights, IvlDevice *device, const IvlCheckpoint *checkpoint,
+                              const IvlConfig *config, int dtype, guint positions, IvlVkBuffer *placeholder, GError **error);
 void ivl_weights_deinit (IvlModelWeights *weights);
 
 #endif

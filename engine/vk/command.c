@@ -38,15 +38,37 @@ struct IvlVkStream {
   bool profiling;
   GHashTable *profile;
   IvlVkProfile *last_profile;
+  bool plans;            /* see ivl_vk_stream_new_plan */
 };
 
-IvlVkStream *
-ivl_vk_stream_new (IvlDevice *device, GError **error)
+static void
+slot_deinit (IvlVkStream *self, Slot *slot)
+{
+  VkDevice device = self->device->device;
+  for (guint i = 0; slot->descriptor_pools && i < slot->descriptor_pools->len; i++)
+    vkDestroyDescriptorPool (device, g_array_index (slot->descriptor_pools, VkDescriptorPool, i), NULL);
+  g_clear_pointer (&slot->descriptor_pools, g_array_unref);
+  g_clear_pointer (&slot->query_profiles, g_ptr_array_unref);
+  vkDestroyQueryPool (device, slot->queries, NULL);
+  vkDestroyQueryPool (device, slot->clock, NULL);
+  vkDestroyCommandPool (device, slot->pool, NULL);
+  vkDestroyFence (device, slot->fence, NULL);
+}
+
+static IvlVkStream *
+stream_new (IvlDevice *device)
 {
   IvlVkStream *self = g_new0 (IvlVkStream, 1);
   self->device = ivl_device_ref (device);
   self->accesses = g_array_new (FALSE, FALSE, sizeof (Access));
   self->profile = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, g_free);
+  return self;
+}
+
+IvlVkStream *
+ivl_vk_stream_new (IvlDevice *device, GError **error)
+{
+  IvlVkStream *self = stream_new (device);
   for (guint i = 0; i < N_SLOTS; i++) {
     Slot *slot = &self->slots[i];
     slot->descriptor_pools = g_array_new (FALSE, FALSE, sizeof (VkDescriptorPool));
@@ -74,27 +96,24 @@ fail:
   return NULL;
 }
 
+IvlVkStream *
+ivl_vk_stream_new_plan (IvlDevice *device)
+{
+  IvlVkStream *self = stream_new (device);
+  self->plans = true;
+  self->current = &self->slots[0];
+  return self;
+}
+
 void
 ivl_vk_stream_free (IvlVkStream *self)
 {
   if (!self)
     return;
-  VkDevice device = self->device->device;
   if (self->submitted)
     ivl_vk_wait (self, 0, NULL);
-  for (guint i = 0; i < N_SLOTS; i++) {
-    Slot *slot = &self->slots[i];
-    if (slot->descriptor_pools) {
-      for (guint j = 0; j < slot->descriptor_pools->len; j++)
-        vkDestroyDescriptorPool (device, g_array_index (slot->descriptor_pools, VkDescriptorPool, j), NULL);
-      g_array_unref (slot->descriptor_pools);
-    }
-    g_clear_pointer (&slot->query_profiles, g_ptr_array_unref);
-    vkDestroyQueryPool (device, slot->queries, NULL);
-    vkDestroyQueryPool (device, slot->clock, NULL);
-    vkDestroyCommandPool (device, slot->pool, NULL);
-    vkDestroyFence (device, slot->fence, NULL);
-  }
+  for (guint i = 0; i < N_SLOTS; i++)
+    slot_deinit (self, &self->slots[i]);
   ivl_vk_buffer_free (self->staging);
   ivl_vk_buffer_free (self->readback);
   ivl_vk_buffer_free (self->scratch);
@@ -210,6 +229,19 @@ ivl_groups_for (IvlDevice *device, guint64 n, guint lanes)
   return (IvlGroups){ (guint32) MIN (groups, limit), (guint32) ((groups + limit - 1) / limit), 1 };
 }
 
+/* Between what was recorded and what comes. */
+static void
+put_barrier (IvlVkStream *self)
+{
+  VkPipelineStageFlags stages = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+  VkMemoryBarrier barrier = { .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+                              .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
+                              .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT
+                                               | VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT };
+  vkCmdPipelineBarrier (self->current->commands, stages, stages, 0, 1, &barrier, 0, NULL, 0, NULL);
+  g_array_set_size (self->accesses, 0);
+}
+
 static void
 need (IvlVkStream *self, const IvlSpan *span, bool write)
 {
@@ -218,13 +250,7 @@ need (IvlVkStream *self, const IvlSpan *span, bool write)
     Access *a = &g_array_index (self->accesses, Access, i);
     if (a->buffer != span->buffer->buffer || !(a->write || write) || a->offset >= end || span->offset >= a->end)
       continue;
-    VkPipelineStageFlags stages = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
-    VkMemoryBarrier barrier = { .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
-                                .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
-                                .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT
-                                                 | VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT };
-    vkCmdPipelineBarrier (self->current->commands, stages, stages, 0, 1, &barrier, 0, NULL, 0, NULL);
-    g_array_set_size (self->accesses, 0);
+    put_barrier (self);
     return;
   }
 }
@@ -285,6 +311,10 @@ ivl_vk_dispatch (IvlVkStream *self, IvlKernelId id, const guint32 *specs, guint 
   self->last_profile = NULL;
   if (self->sticky || groups.x == 0 || groups.y == 0 || groups.z == 0)
     return;
+  if (self->plans) {
+    ivl_vk_pipeline_prepare (self->device, id, specs, n_specs);
+    return;
+  }
   const IvlKernel *kernel = &ivl_kernels[id];
   const IvlVkPipeline *pipeline = ivl_vk_pipeline_get (self->device, id, specs, n_specs, &self->sticky);
   VkDescriptorSet set = pipeline ? allocate_set (self, pipeline->set_layout) : VK_NULL_HANDLE;
@@ -364,7 +394,7 @@ ivl_vk_note_work (IvlVkStream *self, double flops, double bytes)
 void
 ivl_vk_copy (IvlVkStream *self, IvlSpan from, IvlSpan to, VkDeviceSize bytes)
 {
-  if (self->sticky || bytes == 0)
+  if (self->sticky || self->plans || bytes == 0)
     return;
   from.size = to.size = bytes;
   need (self, &from, false);
@@ -378,7 +408,7 @@ ivl_vk_copy (IvlVkStream *self, IvlSpan from, IvlSpan to, VkDeviceSize bytes)
 void
 ivl_vk_fill (IvlVkStream *self, IvlSpan span, guint32 value)
 {
-  if (self->sticky)
+  if (self->sticky || self->plans)
     return;
   need (self, &span, true);
   note (self, &span, true);

@@ -9,6 +9,9 @@
 typedef struct IvlVkStream IvlVkStream;
 
 IvlVkStream *ivl_vk_stream_new (IvlDevice *device, GError **error);
+/* A stream that runs nothing: it is between begin and submit from the start, and what is dispatched has its pipelines
+ * prepared (see pipeline.h). No other calls than those of recording, and free. */
+IvlVkStream *ivl_vk_stream_new_plan (IvlDevice *device);
 /* Waits for what was submitted. NULL-safe. */
 void ivl_vk_stream_free (IvlVkStream *stream);
 

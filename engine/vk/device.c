@@ -494,6 +494,7 @@ device_alloc (void)
   self->ref_count = 1;
   g_mutex_init (&self->queue_lock);
   g_mutex_init (&self->pipeline_lock);
+  g_cond_init (&self->pipeline_made);
   g_mutex_init (&self->memory_lock);
   return self;
 }
@@ -626,6 +627,7 @@ ivl_device_unref (IvlDevice *self)
     self->host.release (self->host.data);
   g_mutex_clear (&self->queue_lock);
   g_mutex_clear (&self->pipeline_lock);
+  g_cond_clear (&self->pipeline_made);
   g_mutex_clear (&self->memory_lock);
   g_free (self);
 }

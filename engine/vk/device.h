@@ -47,9 +47,12 @@ struct IvlDevice {
 
   GMutex memory_lock;
   guint64 allocated_bytes, peak_bytes; /* of all buffers, now and at most */
+  guint64 n_buffers;      /* made so far */
 
   GMutex pipeline_lock;
-  GHashTable *pipelines; /* IvlPipelineKey -> IvlVkPipeline, see pipeline.c */
+  GCond pipeline_made;           /* or failed */
+  GHashTable *pipelines;         /* see pipeline.c */
+  GThreadPool *pipeline_workers; /* NULL: nothing was prepared yet */
   VkPipelineCache pipeline_cache;
   bool pipeline_cache_dirty;
 };

@@ -119,36 +119,108 @@ fail:
   return NULL;
 }
 
+/* What the table has for a key; all of it under pipeline_lock. Who sets UNDER_WAY makes it. */
+typedef struct {
+  enum { WAITING, UNDER_WAY, MADE } state;
+  IvlVkPipeline *pipeline; /* once made */
+} Entry;
+
+static void
+key_init (PipelineKey *key, IvlKernelId kernel, const guint32 *specs, guint n_specs)
+{
+  g_assert (n_specs <= IVL_MAX_SPECS);
+  memset (key, 0, sizeof *key); /* padding takes part in the hash */
+  key->kernel = kernel;
+  key->n_specs = n_specs;
+  memcpy (key->specs, specs, n_specs * sizeof *specs);
+}
+
+static Entry *
+add_entry (IvlDevice *device, const PipelineKey *key)
+{
+  Entry *entry = g_new0 (Entry, 1);
+  g_hash_table_insert (device->pipelines, g_memdup2 (key, sizeof *key), entry);
+  return entry;
+}
+
+/* With pipeline_lock, which is let go meanwhile. ENTRY, of KEY, goes if it fails. */
+static const IvlVkPipeline *
+make_entry (IvlDevice *device, const PipelineKey *key, Entry *entry, GError **error)
+{
+  entry->state = UNDER_WAY;
+  g_mutex_unlock (&device->pipeline_lock);
+  IvlVkPipeline *pipeline = pipeline_create (device, key, error);
+  g_mutex_lock (&device->pipeline_lock);
+  if (pipeline) {
+    entry->state = MADE;
+    entry->pipeline = pipeline;
+    device->pipeline_cache_dirty = true;
+  } else {
+    g_hash_table_remove (device->pipelines, key);
+  }
+  g_cond_broadcast (&device->pipeline_made);
+  return pipeline;
+}
+
 const IvlVkPipeline *
 ivl_vk_pipeline_get (IvlDevice *device, IvlKernelId kernel, const guint32 *specs, guint n_specs, GError **error)
 {
-  g_assert (n_specs <= IVL_MAX_SPECS);
   PipelineKey key;
-  memset (&key, 0, sizeof key); /* padding takes part in the hash */
-  key.kernel = kernel;
-  key.n_specs = n_specs;
-  memcpy (key.specs, specs, n_specs * sizeof *specs);
-
+  key_init (&key, kernel, specs, n_specs);
   g_mutex_lock (&device->pipeline_lock);
-  IvlVkPipeline *pipeline = g_hash_table_lookup (device->pipelines, &key);
-  g_mutex_unlock (&device->pipeline_lock);
-  if (pipeline)
-    return pipeline;
-
-  IvlVkPipeline *fresh = pipeline_create (device, &key, error);
-  if (!fresh)
-    return NULL;
-  g_mutex_lock (&device->pipeline_lock);
-  pipeline = g_hash_table_lookup (device->pipelines, &key);
-  if (pipeline) {
-    pipeline_free (device, fresh);
-  } else {
-    pipeline = fresh;
-    g_hash_table_insert (device->pipelines, g_memdup2 (&key, sizeof key), fresh);
-    device->pipeline_cache_dirty = true;
-  }
+  Entry *entry;
+  while ((entry = g_hash_table_lookup (device->pipelines, &key)) && entry->state == UNDER_WAY)
+    g_cond_wait (&device->pipeline_made, &device->pipeline_lock);
+  const IvlVkPipeline *pipeline = entry && entry->state == MADE
+                                    ? entry->pipeline
+                                    : make_entry (device, &key, entry ? entry : add_entry (device, &key), error);
   g_mutex_unlock (&device->pipeline_lock);
   return pipeline;
+}
+
+/* ---- ahead ---- */
+
+#define MOST_WORKERS 8
+
+static void
+prepare (gpointer data, gpointer user_data)
+{
+  g_autofree PipelineKey *key = data;
+  IvlDevice *device = user_data;
+  g_mutex_lock (&device->pipeline_lock);
+  Entry *entry = g_hash_table_lookup (device->pipelines, key);
+  if (entry && entry->state == WAITING)
+    make_entry (device, key, entry, NULL);
+  g_mutex_unlock (&device->pipeline_lock);
+}
+
+void
+ivl_vk_pipeline_prepare (IvlDevice *device, IvlKernelId kernel, const guint32 *specs, guint n_specs)
+{
+  PipelineKey key;
+  key_init (&key, kernel, specs, n_specs);
+  g_mutex_lock (&device->pipeline_lock);
+  if (!device->pipeline_workers)
+    device->pipeline_workers = g_thread_pool_new (prepare, device, (gint) MIN (g_get_num_processors (), MOST_WORKERS), FALSE,
+                                                  NULL);
+  if (device->pipeline_workers && !g_hash_table_contains (device->pipelines, &key)) {
+    add_entry (device, &key);
+    g_thread_pool_push (device->pipeline_workers, g_memdup2 (&key, sizeof key), NULL);
+  }
+  g_mutex_unlock (&device->pipeline_lock);
+}
+
+void
+ivl_vk_pipelines_forget (IvlDevice *device)
+{
+  GHashTableIter iter;
+  gpointer entry;
+  g_mutex_lock (&device->pipeline_lock);
+  g_hash_table_iter_init (&iter, device->pipelines);
+  while (g_hash_table_iter_next (&iter, NULL, &entry))
+    if (((Entry *) entry)->state == WAITING)
+      g_hash_table_iter_remove (&iter);
+  g_mutex_unlock (&device->pipeline_lock);
 }
 
 /* ---- the cache file: a SHA-256 of the payload in hex, a newline, the driver's blob. Drivers have crashed on
@@ -170,7 +242,7 @@ cache_path (IvlDevice *device)
 void
 ivl_vk_pipelines_init (IvlDevice *device)
 {
-  device->pipelines = g_hash_table_new_full (key_hash, key_equal, g_free, NULL);
+  device->pipelines = g_hash_table_new_full (key_hash, key_equal, g_free, g_free);
   g_autofree char *path = cache_path (device);
   g_autofree char *data = NULL;
   gsize size = 0;
@@ -201,8 +273,13 @@ ivl_vk_pipelines_save (IvlDevice *device)
   if (!dirty || vkGetPipelineCacheData (device->device, device->pipeline_cache, &size, NULL) != VK_SUCCESS || size == 0)
     return;
   g_autofree guint8 *file = g_malloc (size + DIGEST_CHARS + 1);
-  if (vkGetPipelineCacheData (device->device, device->pipeline_cache, &size, file + DIGEST_CHARS + 1) != VK_SUCCESS)
+  if (vkGetPipelineCacheData (device->device, device->pipeline_cache, &size, file + DIGEST_CHARS + 1) != VK_SUCCESS) {
+    /* It has grown meanwhile, where others are making some. */
+    g_mutex_lock (&device->pipeline_lock);
+    device->pipeline_cache_dirty = true;
+    g_mutex_unlock (&device->pipeline_lock);
     return;
+  }
   g_autofree char *digest = g_compute_checksum_for_data (G_CHECKSUM_SHA256, file + DIGEST_CHARS + 1, size);
   memcpy (file, digest, DIGEST_CHARS);
   file[DIGEST_CHARS] = '\n';
@@ -219,12 +296,15 @@ ivl_vk_pipelines_deinit (IvlDevice *device)
 {
   if (!device->pipelines)
     return;
+  ivl_vk_pipelines_forget (device);
+  if (device->pipeline_workers)
+    g_thread_pool_free (device->pipeline_workers, FALSE, TRUE);
   ivl_vk_pipelines_save (device);
   GHashTableIter iter;
-  gpointer pipeline;
+  gpointer entry;
   g_hash_table_iter_init (&iter, device->pipelines);
-  while (g_hash_table_iter_next (&iter, NULL, &pipeline))
-    pipeline_free (device, pipeline);
+  while (g_hash_table_iter_next (&iter, NULL, &entry))
+    pipeline_free (device, ((Entry *) entry)->pipeline);
   g_hash_table_unref (device->pipelines);
   vkDestroyPipelineCache (device->device, device->pipeline_cache, NULL);
 }

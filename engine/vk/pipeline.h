@@ -28,8 +28,14 @@ typedef struct {
 } IvlVkPipeline;
 
 /* SPECS are the values of specialization constants 0, 1, ...; constant 0 is the workgroup's x size in every
- * kernel. Compiling takes up to seconds on first use; several threads may compile different ones. */
+ * kernel. Compiling takes up to seconds on first use; several threads may compile different ones, and who wants one that
+ * another has begun waits for it. */
 const IvlVkPipeline *ivl_vk_pipeline_get (IvlDevice *device, IvlKernelId kernel, const guint32 *specs, guint n_specs,
                                           GError **error);
+/* The same on a thread of the device's own, of which there are a few, unless somebody wants it before. What fails is tried
+ * again, and told, by who wants it. */
+void ivl_vk_pipeline_prepare (IvlDevice *device, IvlKernelId kernel, const guint32 *specs, guint n_specs);
+/* What no thread has begun yet isn't prepared. */
+void ivl_vk_pipelines_forget (IvlDevice *device);
 
 #endif
