@@ -7,6 +7,7 @@
 #define MAX_VOCAB (1u << 19)
 #define MIN_TEMPERATURE 1e-5f
 #define KEY_DIGITS 4
+#define IDS_TOGETHER 256 /* places for a context's tokens: what is recorded serves while it grows by so many */
 
 typedef struct IvlSampleRow SampleRow;
 typedef struct IvlSampleState SampleState;
@@ -137,6 +138,28 @@ search (Recorder *r, guint phase)
   }
 }
 
+static void
+record_choice (Recorder *r, guint id_groups, gboolean draws, gboolean any_k, gboolean any_p)
+{
+  IvlSampler *s = r->sampler;
+  guint n = r->push.n_rows;
+  IvlSpan results = { s->results, 0, s->results->size };
+  if (id_groups)
+    dispatch (r, IVL_K_SAMPLING_PENALTY, (IvlSpan[]){ r->logits, s->rows, s->ids }, (IvlGroups){ id_groups, n, 1 });
+  walk (r, PARTIAL, (IvlSpan[]){ r->logits, s->rows, s->masks, s->partials }, 10);
+  dispatch (r, IVL_K_SAMPLING_REDUCE, (IvlSpan[]){ s->rows, s->partials, s->states, results },
+            (IvlGroups){ (n + IVL_SAMPLE_LANES - 1) / IVL_SAMPLE_LANES, 1, 1 });
+  if (!draws)
+    return;
+  if (any_k)
+    search (r, 0);
+  if (any_p)
+    search (r, 1);
+  walk (r, SUMS, (IvlSpan[]){ r->logits, s->rows, s->masks, s->states, s->sums }, 10);
+  dispatch (r, logits_kernels[DRAW][r->texels],
+            (IvlSpan[]){ r->logits, s->rows, s->masks, s->states, s->sums, results }, (IvlGroups){ n, 1, 1 });
+}
+
 gboolean
 ivl_sampler_record (IvlSampler *self, IvlVkStream *stream, IvlSpan logits, guint pitch,
                     const IvlSampleRequest *requests, guint n, GError **error)
@@ -188,22 +211,13 @@ ivl_sampler_record_variant (IvlSampler *self, IvlVkStream *stream, IvlSpan logit
   logits.size = (guint64) n * pitch * 4;
   Recorder r = { self, stream, logits, .push = { self->vocab, pitch / 4, self->blocks, n, self->mask_words } };
   r.texels = ivl_vk_use_texels (self->device, logits.size, texels);
-  IvlSpan results = { self->results, 0, self->results->size };
-  if (most_ids)
-    dispatch (&r, IVL_K_SAMPLING_PENALTY, (IvlSpan[]){ logits, self->rows, self->ids },
-              (IvlGroups){ (most_ids + IVL_SAMPLE_LANES - 1) / IVL_SAMPLE_LANES, n, 1 });
-  walk (&r, PARTIAL, (IvlSpan[]){ logits, self->rows, self->masks, self->partials }, 10);
-  dispatch (&r, IVL_K_SAMPLING_REDUCE, (IvlSpan[]){ self->rows, self->partials, self->states, results },
-            (IvlGroups){ (n + IVL_SAMPLE_LANES - 1) / IVL_SAMPLE_LANES, 1, 1 });
-  if (!draws)
+  guint id_groups = (most_ids + IDS_TOGETHER - 1) / IDS_TOGETHER * (IDS_TOGETHER / IVL_SAMPLE_LANES);
+  guint64 key[] = { self->upload->serial, logits.buffer->serial, logits.offset, pitch, n, id_groups, r.texels,
+                    draws + 2 * any_k + 4 * any_p };
+  if (ivl_vk_replay (stream, key, sizeof key))
     return TRUE;
-  if (any_k)
-    search (&r, 0);
-  if (any_p)
-    search (&r, 1);
-  walk (&r, SUMS, (IvlSpan[]){ logits, self->rows, self->masks, self->states, self->sums }, 10);
-  dispatch (&r, logits_kernels[DRAW][r.texels],
-            (IvlSpan[]){ logits, self->rows, self->masks, self->states, self->sums, results }, (IvlGroups){ n, 1, 1 });
+  record_choice (&r, id_groups, draws, any_k, any_p);
+  ivl_vk_replay_end (stream);
   return TRUE;
 }
 

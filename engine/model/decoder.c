@@ -75,13 +75,18 @@ ivl_decoder_run_deinit (IvlDecoderRun *run)
   ivl_vk_arena_deinit (&run->host_arena);
 }
 
+/* Keys of the longest item of one row, rounded up: what is recorded with it serves until it has grown past that. GPUs
+ * share out the keys only beyond the first. */
+#define KEYS_FIRST 128
+#define KEYS_STEP 512
+
 /* The host's side of one forward: where every row goes, and who attends to what. */
 typedef struct {
   guint n_rows, n_logits, n_pages;
   guint n_single, n_block; /* items of one row come first: they have a kernel of their own */
   guint block_rows;
   double single_kv, block_kv;
-  guint single_most; /* keys of any item of one row */
+  guint single_most; /* keys of any item of one row, or a few more */
   guint block_n_rows;
 } Layout;
 
@@ -144,6 +149,9 @@ lay_out (IvlDecoderRun *run, const IvlDecoderJob *jobs, guint n_jobs, Layout *l,
   l->n_block = block - l->n_single;
   for (guint i = 0; i < l->n_single; i++)
     l->single_most = MAX (l->single_most, items[i].kv_len);
+  if (l->n_single)
+    l->single_most = l->single_most <= KEYS_FIRST ? KEYS_FIRST
+                                                  : (l->single_most + KEYS_STEP - 1) / KEYS_STEP * KEYS_STEP;
   ivl_vk_buffer_flush (run->rows.buffer);
   ivl_vk_buffer_flush (run->items.buffer);
   ivl_vk_buffer_flush (run->pages.buffer);
@@ -228,6 +236,20 @@ record_embedding (const IvlDecoderRun *run, IvlVkStream *stream, const IvlDecode
   }
 }
 
+/* Of a forward of single rows that all want logits, nothing but counts is in the commands: tokens, positions, pages and
+ * lengths are in RUN's host-visible spans. */
+static gboolean
+is_decode_step (const IvlDecoderJob *jobs, guint n_jobs, const Layout *l)
+{
+  if (!l->n_rows || l->n_single != l->n_rows || l->n_logits != l->n_rows)
+    return FALSE;
+  for (guint i = 0; i < n_jobs; i++)
+    for (guint t = 0; t < jobs[i].n_tokens; t++)
+      if (jobs[i].tokens[t] == IVL_TOKEN_IMAGE)
+        return FALSE;
+  return TRUE;
+}
+
 static gboolean
 show (IvlVkStream *stream, IvlDecoderTap tap, gpointer data, guint layer, IvlRows x, guint rows, GError **error)
 {
@@ -237,30 +259,46 @@ show (IvlVkStream *stream, IvlDecoderTap tap, gpointer data, guint layer, IvlRow
   return ivl_vk_begin (stream, error);
 }
 
-gboolean
-ivl_decoder_record (IvlDecoderRun *run, IvlKvCache *cache, IvlVkStream *stream, const IvlDecoderJob *jobs,
-                    guint n_jobs, IvlDecoderTap tap, gpointer tap_data, GError **error)
+static gboolean
+record_all (const IvlDecoderRun *run, IvlKvCache *cache, IvlVkStream *stream, const IvlDecoderJob *jobs, guint n_jobs,
+            const Layout *l, IvlDecoderTap tap, gpointer tap_data, GError **error)
 {
   const IvlConfig *config = run->decoder->config;
   guint hidden = config->text.hidden;
   IvlRows x = ivl_rows (run->x, hidden);
+  record_embedding (run, stream, jobs, n_jobs, l);
+  if (tap && !show (stream, tap, tap_data, 0, x, l->n_rows, error))
+    return FALSE;
+  for (guint i = 0; i < config->text.layers; i++) {
+    record_layer (run, cache, stream, i, l);
+    if (tap && !show (stream, tap, tap_data, i + 1, x, l->n_rows, error))
+      return FALSE;
+  }
+  if (l->n_logits) {
+    IvlNorm norm = { .rms = TRUE, .eps = (float) config->text.rms_eps, .weight = &run->decoder->norm,
+                     .pick = IVL_PICK_INDEX, .index = &run->index };
+    ivl_norm (stream, &norm, x, l->n_logits, hidden, ivl_rows (run->h, hidden));
+    ivl_gemm (stream, &run->decoder->head, ivl_rows (run->h, hidden), l->n_logits,
+              ivl_rows (run->logits, run->logits_pitch), &(IvlGemmEpilogue){ 0 });
+  }
+  return TRUE;
+}
+
+gboolean
+ivl_decoder_record (IvlDecoderRun *run, IvlKvCache *cache, IvlVkStream *stream, const IvlDecoderJob *jobs,
+                    guint n_jobs, IvlDecoderTap tap, gpointer tap_data, GError **error)
+{
   Layout l;
   if (!lay_out (run, jobs, n_jobs, &l, error))
     return FALSE;
-  record_embedding (run, stream, jobs, n_jobs, &l);
-  if (tap && !show (stream, tap, tap_data, 0, x, l.n_rows, error))
+  if (!tap && is_decode_step (jobs, n_jobs, &l)) {
+    guint64 key[] = { run->x.buffer->serial, cache->layers[0]->serial, l.n_rows, l.single_most };
+    if (!ivl_vk_replay (stream, key, sizeof key)) {
+      record_all (run, cache, stream, jobs, n_jobs, &l, NULL, NULL, NULL);
+      ivl_vk_replay_end (stream);
+    }
+  } else if (!record_all (run, cache, stream, jobs, n_jobs, &l, tap, tap_data, error)) {
     return FALSE;
-  for (guint i = 0; i < config->text.layers; i++) {
-    record_layer (run, cache, stream, i, &l);
-    if (tap && !show (stream, tap, tap_data, i + 1, x, l.n_rows, error))
-      return FALSE;
-  }
-  if (l.n_logits) {
-    IvlNorm norm = { .rms = TRUE, .eps = (float) config->text.rms_eps, .weight = &run->decoder->norm,
-                     .pick = IVL_PICK_INDEX, .index = &run->index };
-    ivl_norm (stream, &norm, x, l.n_logits, hidden, ivl_rows (run->h, hidden));
-    ivl_gemm (stream, &run->decoder->head, ivl_rows (run->h, hidden), l.n_logits,
-              ivl_rows (run->logits, run->logits_pitch), &(IvlGemmEpilogue){ 0 });
   }
   for (guint i = 0; i < n_jobs; i++)
     jobs[i].sequence->length += jobs[i].n_tokens;

@@ -102,7 +102,8 @@ void ivl_decoder_run_deinit (IvlDecoderRun *run);
 /* Called after the embeddings (layer 0) and after each layer (1..L) with x waited for; for checks. */
 typedef void (*IvlDecoderTap) (guint layer, IvlRows x, guint rows, gpointer data);
 
-/* Records the whole forward; the caller submits. The previous submission that used RUN must be waited for.
+/* Records the whole forward, or takes what was recorded for as many rows that all bring one token and want its logits; the
+ * caller submits. The previous submission that used RUN must be waited for.
  * With TAP, submits and waits by itself at every layer. */
 gboolean ivl_decoder_record (IvlDecoderRun *run, IvlKvCache *cache, IvlVkStream *stream, const IvlDecoderJob *jobs,
                              guint n_jobs, IvlDecoderTap tap, gpointer tap_data, GError **error);

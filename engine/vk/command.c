@@ -3,6 +3,7 @@
 #include <string.h>
 
 #define N_SLOTS 4            /* submissions under way before begin waits for the oldest */
+#define N_RECORDINGS 16      /* kept to be run again */
 #define SETS_PER_POOL 512
 #define MAX_QUERIES 8192
 #define STAGING_BYTES (16u << 20)
@@ -19,6 +20,13 @@ typedef struct {
   guint64 ticket;      /* 0: nothing was submitted, or it failed */
   VkFence fence;       /* of that; a fence rather than a timeline semaphore, for which a host may not have asked */
 } Slot;
+
+/* Commands to be run again: a slot's first half, with secondary commands. */
+typedef struct {
+  GBytes *key;
+  Slot slot;
+  guint64 ticket; /* of the last submission that ran them, or will */
+} Recording;
 
 typedef struct {
   VkBuffer buffer;
@@ -39,6 +47,10 @@ struct IvlVkStream {
   GHashTable *profile;
   IvlVkProfile *last_profile;
   bool plans;            /* see ivl_vk_stream_new_plan */
+  GPtrArray *recordings; /* Recording *, who ran last is first */
+  guint64 replayed;
+  Recording *recording;  /* owned, while it is made; `current` is its slot then */
+  Slot *outer;           /* and this what was current before */
 };
 
 static void
@@ -55,6 +67,14 @@ slot_deinit (IvlVkStream *self, Slot *slot)
   vkDestroyFence (device, slot->fence, NULL);
 }
 
+static void
+recording_free (IvlVkStream *self, Recording *recording)
+{
+  slot_deinit (self, &recording->slot);
+  g_bytes_unref (recording->key);
+  g_free (recording);
+}
+
 static IvlVkStream *
 stream_new (IvlDevice *device)
 {
@@ -62,6 +82,7 @@ stream_new (IvlDevice *device)
   self->device = ivl_device_ref (device);
   self->accesses = g_array_new (FALSE, FALSE, sizeof (Access));
   self->profile = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, g_free);
+  self->recordings = g_ptr_array_new ();
   return self;
 }
 
@@ -112,6 +133,9 @@ ivl_vk_stream_free (IvlVkStream *self)
     return;
   if (self->submitted)
     ivl_vk_wait (self, 0, NULL);
+  for (guint i = 0; i < self->recordings->len; i++)
+    recording_free (self, self->recordings->pdata[i]);
+  g_ptr_array_unref (self->recordings);
   for (guint i = 0; i < N_SLOTS; i++)
     slot_deinit (self, &self->slots[i]);
   ivl_vk_buffer_free (self->staging);
@@ -425,11 +449,133 @@ ivl_vk_scratch (IvlVkStream *self, IvlSpan *span)
   return TRUE;
 }
 
+/* ---- again ---- */
+
+/* A few that ran last are kept; of the others, those that no submission under way runs go. */
+static void
+keep_recording (IvlVkStream *self, Recording *fresh)
+{
+  g_ptr_array_insert (self->recordings, 0, fresh);
+  while (self->recordings->len > N_RECORDINGS) {
+    Recording *oldest = self->recordings->pdata[self->recordings->len - 1];
+    if (oldest->ticket > self->submitted || !ivl_vk_wait (self, oldest->ticket, NULL))
+      return;
+    recording_free (self, oldest);
+    g_ptr_array_set_size (self->recordings, (gint) self->recordings->len - 1);
+  }
+}
+
+static void
+run_recording (IvlVkStream *self, Recording *recording)
+{
+  if (self->accesses->len)
+    put_barrier (self);
+  vkCmdExecuteCommands (self->current->commands, 1, &recording->slot.commands);
+  put_barrier (self);
+  recording->ticket = self->submitted + 1;
+}
+
+/* FALSE: there is no memory for it. */
+static gboolean
+begin_recording (IvlVkStream *self, Recording *recording, GError **error)
+{
+  IvlDevice *device = self->device;
+  Slot *slot = &recording->slot;
+  slot->descriptor_pools = g_array_new (FALSE, FALSE, sizeof (VkDescriptorPool));
+  VkCommandPoolCreateInfo pool = { .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                   .queueFamilyIndex = device->queue_family };
+  VK_TRY (device, vkCreateCommandPool (device->device, &pool, NULL, &slot->pool));
+  VkCommandBufferAllocateInfo allocate = { .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                           .commandPool = slot->pool,
+                                           .level = VK_COMMAND_BUFFER_LEVEL_SECONDARY,
+                                           .commandBufferCount = 1 };
+  VK_TRY (device, vkAllocateCommandBuffers (device->device, &allocate, &slot->commands));
+  ivl_vk_set_name (device, VK_OBJECT_TYPE_COMMAND_BUFFER, (guint64) (gsize) slot->commands, "internvl recording");
+  VkCommandBufferInheritanceInfo inheritance = { .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_INHERITANCE_INFO };
+  /* Two submissions under way may both run it. */
+  VkCommandBufferBeginInfo info = { .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                    .flags = VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT,
+                                    .pInheritanceInfo = &inheritance };
+  VK_TRY (device, vkBeginCommandBuffer (slot->commands, &info));
+  return TRUE;
+fail:
+  return FALSE;
+}
+
+bool
+ivl_vk_replay (IvlVkStream *self, gconstpointer key, gsize bytes)
+{
+  g_assert (self->current && !self->recording);
+  if (self->plans || self->profiling || self->sticky)
+    return false;
+  for (guint i = 0; i < self->recordings->len; i++) {
+    Recording *found = self->recordings->pdata[i];
+    gsize size;
+    gconstpointer data = g_bytes_get_data (found->key, &size);
+    if (size != bytes || memcmp (data, key, bytes) != 0)
+      continue;
+    g_ptr_array_remove_index (self->recordings, i);
+    g_ptr_array_insert (self->recordings, 0, found);
+    run_recording (self, found);
+    self->replayed++;
+    return true;
+  }
+  Recording *fresh = g_new0 (Recording, 1);
+  fresh->key = g_bytes_new (key, bytes);
+  g_autoptr (GError) error = NULL;
+  if (!begin_recording (self, fresh, &error)) {
+    g_debug ("not recorded apart: %s", error->message);
+    recording_free (self, fresh);
+    return false;
+  }
+  if (self->accesses->len)
+    put_barrier (self);
+  self->recording = fresh;
+  self->outer = self->current;
+  self->current = &fresh->slot;
+  return false;
+}
+
+guint64
+ivl_vk_stream_get_replayed (const IvlVkStream *self)
+{
+  return self->replayed;
+}
+
+/* Back to what was current before; whose recording it was gets it. */
+static Recording *
+leave_recording (IvlVkStream *self)
+{
+  self->current = self->outer;
+  self->outer = NULL;
+  g_array_set_size (self->accesses, 0);
+  return g_steal_pointer (&self->recording);
+}
+
+void
+ivl_vk_replay_end (IvlVkStream *self)
+{
+  if (!self->recording)
+    return;
+  Recording *recording = leave_recording (self);
+  VkResult result = vkEndCommandBuffer (recording->slot.commands);
+  if (result < 0 && !self->sticky)
+    ivl_vk_fail (self->device, result, "vkEndCommandBuffer", &self->sticky);
+  if (self->sticky) {
+    recording_free (self, recording);
+    return;
+  }
+  run_recording (self, recording);
+  keep_recording (self, recording);
+}
+
 void
 ivl_vk_discard (IvlVkStream *self)
 {
   if (!self->current)
     return;
+  if (self->recording)
+    recording_free (self, leave_recording (self));
   /* The next begin resets the pool, whatever state the commands are in. */
   g_ptr_array_set_size (self->current->query_profiles, 0);
   self->current->ticket = 0;

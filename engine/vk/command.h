@@ -42,6 +42,13 @@ void ivl_vk_dispatch (IvlVkStream *stream, IvlKernelId kernel, const guint32 *sp
                       const IvlSpan *spans, const void *push, gsize push_bytes, IvlGroups groups);
 void ivl_vk_copy (IvlVkStream *stream, IvlSpan from, IvlSpan to, VkDeviceSize bytes);
 void ivl_vk_fill (IvlVkStream *stream, IvlSpan span, guint32 value);
+/* What is recorded alike again and again is recorded once. TRUE: it was recorded before with this KEY, and runs now.
+ * FALSE: what is recorded until ivl_vk_replay_end is what KEY stands for; that must be called. KEY says all that the
+ * commands depend on: buffers by their serial, sizes, numbers pushed. With profiling, all is always recorded. */
+bool ivl_vk_replay (IvlVkStream *stream, gconstpointer key, gsize bytes);
+void ivl_vk_replay_end (IvlVkStream *stream);
+/* How often it was TRUE. */
+guint64 ivl_vk_stream_get_replayed (const IvlVkStream *stream);
 /* For the profile: the arithmetic and memory traffic of the last dispatch. */
 void ivl_vk_note_work (IvlVkStream *stream, double flops, double bytes);
 

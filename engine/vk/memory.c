@@ -41,6 +41,8 @@ count_bytes (IvlVkBuffer *self, bool more)
 {
   IvlDevice *device = self->device;
   g_mutex_lock (&device->memory_lock);
+  if (more)
+    self->serial = ++device->n_buffers;
   device->allocated_bytes = more ? device->allocated_bytes + self->size : device->allocated_bytes - self->size;
   device->peak_bytes = MAX (device->peak_bytes, device->allocated_bytes);
   g_mutex_unlock (&device->memory_lock);

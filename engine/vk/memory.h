@@ -16,6 +16,7 @@ typedef struct {
   VkBuffer buffer;
   VkDeviceMemory memory;
   VkDeviceSize size;
+  guint64 serial;    /* of no other buffer of the device, ever */
   void *map;         /* host address, or NULL */
   bool coherent;
   GHashTable *views; /* texel views, see ivl_vk_buffer_view */
