@@ -229,7 +229,7 @@ ivl_weights_load (IvlModelWeights *weights, IvlDevice *device, const IvlCheckpoi
   if (weights->cache && ivl_weight_cache_mapped_bytes (weights->cache))
     weights->packer.arena.block_size = MIN (weights->packer.arena.block_size, SMALL_BLOCK_BYTES);
   gboolean ok = load_vit (&loader, config) && load_decoder (&loader, config, positions)
-                && ivl_checkpoint_check_unchanged (checkpoint, error);
+                && ivl_checkpoint_check_unchanged (checkpoint, error) && ivl_vk_wait (weights->packer.stream, 0, error);
   g_array_unref (loader.matrices);
   weights->packer.read = NULL;
   if (!ok) {

@@ -7,6 +7,7 @@
 #define SETS_PER_POOL 512
 #define MAX_QUERIES 8192
 #define STAGING_BYTES (16u << 20)
+#define STAGING_PARTS 2      /* of writes: one is filled while the other is copied */
 #define WAIT_NS (120ull * 1000000000ull) /* longer than any single submission takes on a slow device */
 
 typedef struct {
@@ -43,6 +44,8 @@ struct IvlVkStream {
   GError *sticky;
   GArray *accesses; /* since the last barrier */
   IvlVkBuffer *staging, *readback, *scratch;
+  guint64 staged[STAGING_PARTS]; /* tickets */
+  guint next_part;
   bool profiling;
   GHashTable *profile;
   IvlVkProfile *last_profile;
@@ -660,14 +663,19 @@ ivl_vk_write (IvlVkStream *self, IvlSpan to, const void *data, gsize bytes, GErr
   }
   if (!self->staging && !(self->staging = ivl_vk_buffer_new (self->device, IVL_VK_UPLOAD, STAGING_BYTES, error)))
     return FALSE;
-  for (gsize done = 0; done < bytes; done += STAGING_BYTES) {
-    gsize n = MIN (bytes - done, STAGING_BYTES);
-    memcpy (self->staging->map, (const guint8 *) data + done, n);
+  const gsize part_bytes = STAGING_BYTES / STAGING_PARTS;
+  for (gsize done = 0; done < bytes; done += part_bytes) {
+    gsize n = MIN (bytes - done, part_bytes);
+    guint part = self->next_part++ % STAGING_PARTS;
+    VkDeviceSize at = part * part_bytes;
+    if (self->staged[part] && !ivl_vk_wait (self, self->staged[part], error))
+      return FALSE;
+    memcpy ((guint8 *) self->staging->map + at, (const guint8 *) data + done, n);
     ivl_vk_buffer_flush (self->staging);
     if (!ivl_vk_begin (self, error))
       return FALSE;
-    ivl_vk_copy (self, (IvlSpan){ self->staging, 0, n }, (IvlSpan){ to.buffer, to.offset + done, n }, n);
-    if (!ivl_vk_run (self, error))
+    ivl_vk_copy (self, (IvlSpan){ self->staging, at, n }, (IvlSpan){ to.buffer, to.offset + done, n }, n);
+    if (!ivl_vk_submit (self, &self->staged[part], error))
       return FALSE;
   }
   return TRUE;

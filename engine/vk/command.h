@@ -68,7 +68,8 @@ gboolean ivl_vk_run_timed (IvlVkStream *stream, guint64 *ns, GError **error);
 /* Drops what was recorded since begin. */
 void ivl_vk_discard (IvlVkStream *stream);
 
-/* Host to device and back, through staging where memory isn't mapped; both wait. Not between begin and submit. */
+/* Host to device and back, through staging where memory isn't mapped. DATA isn't needed after a write, which may still be
+ * under way then: what the stream does later sees it, others once it was waited for. Not between begin and submit. */
 gboolean ivl_vk_write (IvlVkStream *stream, IvlSpan to, const void *data, gsize bytes, GError **error);
 gboolean ivl_vk_read (IvlVkStream *stream, IvlSpan from, void *data, gsize bytes, GError **error);
 
