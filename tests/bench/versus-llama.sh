@@ -296,16 +296,15 @@ awk -F'\t' -v facts="$facts" -v device="$device" -v commit="$commit" -v date="$(
     count["r", "r"] = n
     return sorted("r", "r")
   }
-  function amount(row, side) {
-    return unit == "MB" ? sprintf("%.0f MB", median(row, side) * 1.024 / 1000) : sprintf("%.2f s", median(row, side))
-  }
+  function number(row, side) { return median(row, side) * (unit == "MB" ? 1.024 / 1000 : 1) }
+  function amount(row, side) { return sprintf(unit == "MB" ? "%.0f MB" : "%.2f s", number(row, side)) }
   function line(name, goal, row, theirs, ours, scale, n, lo, mid, hi) {
     n = ratio(row, theirs, ours)
     if (!n) return
     lo = s[1] * scale; mid = middle(n) * scale; hi = s[n] * scale
     printf "| %s | %s | %.2f / **%.2f** / %.2f | %s, %s | %d |\n", name, goal, lo, mid, hi, amount(row, ours), amount(row, theirs), n
-    printf "%s\n    { \"row\": \"%s\", \"goal\": \"%s\", \"min\": %.4f, \"median\": %.4f, \"max\": %.4f, \"ours\": \"%s\", \"theirs\": \"%s\", \"pairs\": %d }", \
-      lines++ ? "," : "", name, goal, lo, mid, hi, amount(row, ours), amount(row, theirs), n > json
+    printf "%s\n    { \"row\": \"%s\", \"goal\": \"%s\", \"min\": %.4f, \"median\": %.4f, \"max\": %.4f, \"unit\": \"%s\", \"ours\": %.4f, \"theirs\": %.4f, \"pairs\": %d }", \
+      lines++ ? "," : "", name, goal, lo, mid, hi, unit, number(row, ours), number(row, theirs), n > json
   }
   { count[$1, $2]++; value[$1, $2, count[$1, $2]] = $3 }
   END {
