@@ -3,7 +3,7 @@
 #include <string.h>
 
 #define N_SLOTS 4            /* submissions under way before begin waits for the oldest */
-#define N_RECORDINGS 16      /* kept to be run again */
+#define N_RECORDINGS 48      /* kept to be run again */
 #define SETS_PER_POOL 512
 #define MAX_QUERIES 8192
 #define STAGING_BYTES (16u << 20)

@@ -74,7 +74,7 @@ test_kept (void)
   IvlSpan span = { buffer, 0, 4 };
   const guint32 *value = buffer->map;
   for (guint32 round = 0; round < 3; round++)
-    for (guint32 key = 0; key < 40; key++) {
+    for (guint32 key = 0; key < 120; key++) {
       for (guint again = 0; again < 2; again++) {
         OK (ivl_vk_begin (stream, &ok_error));
         guint64 before = ivl_vk_stream_get_replayed (stream);
