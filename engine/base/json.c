@@ -143,7 +143,8 @@ ivl_json_parse (const char *name, const char *data, gsize bytes, GError **error)
     ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: corrupt: %s", name, fault);
     return NULL;
   }
-  g_autoptr (JsonParser) parser = json_parser_new_immutable ();
+  /* Sealed below: json-glib 1.10's own immutable parser leaves some roots unsealed, and aborts when they are taken. */
+  g_autoptr (JsonParser) parser = json_parser_new ();
   g_autoptr (GError) inner = NULL;
   if (bytes > G_MAXSSIZE || !json_parser_load_from_data (parser, data, (gssize) bytes, &inner)) {
     /* It cites the text, and may cut it within a character. */
@@ -156,6 +157,7 @@ ivl_json_parse (const char *name, const char *data, gsize bytes, GError **error)
     ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: empty", name);
     return NULL;
   }
+  json_node_seal (root);
   if (count_members (root) != census.n_members) {
     json_node_unref (root);
     ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: corrupt: a key is given twice", name);
