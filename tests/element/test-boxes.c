@@ -2,6 +2,7 @@
 #include "boxes.h"
 #include "textmeta.h"
 
+#include <gst/check/gstharness.h>
 #include <json-glib/json-glib.h>
 #ifdef HAVE_ANALYTICS
 #include <gst/analytics/analytics.h>
@@ -212,6 +213,50 @@ test_with_others (void)
 }
 #endif
 
+static gboolean
+is_black (const guint8 *rgba, guint x, guint y)
+{
+  const guint8 *pixel = rgba + 4 * (y * 320 + x);
+  return pixel[0] < 32 && pixel[1] < 32 && pixel[2] < 32;
+}
+
+/* By an element of GStreamer's own, where the boxes are. */
+static void
+test_drawn (void)
+{
+  g_autoptr (GstElementFactory) factory = gst_element_factory_find ("objectdetectionoverlay");
+
+  if (!factory) {
+    g_test_skip ("objectdetectionoverlay is not installed (GStreamer 1.24 has it)");
+    return;
+  }
+  g_autoptr (GstStructure) structure = result ("<ref>it</ref><box>[[250,500,750,900]]</box>",
+      (GstVideoRectangle) { 0, 0, 320, 240 });
+  GstHarness *harness = gst_harness_new ("objectdetectionoverlay");
+  GstBuffer *buffer = gst_buffer_new_allocate (NULL, 320 * 240 * 4, NULL);
+
+  gst_harness_set_src_caps_str (harness, "video/x-raw,format=RGBA,width=320,height=240,framerate=1/1");
+  gst_buffer_memset (buffer, 0, 0, 320 * 240 * 4);
+  GST_BUFFER_PTS (buffer) = 0;
+  gst_internvl_boxes_attach (structure, buffer, &(GstVideoRectangle) { 0, 0, 320, 240 });
+  buffer = gst_harness_push_and_pull (harness, buffer);
+  g_assert_nonnull (buffer);
+  GstMapInfo map;
+  g_assert_true (gst_buffer_map (buffer, &map, GST_MAP_READ));
+  /* x1 80, y1 120, x2 240, y2 216; a line may be a pixel beside. */
+  guint left = 0, right = 0;
+  for (guint y = 130; y < 206; y++) {
+    left += !is_black (map.data, 79, y) || !is_black (map.data, 80, y) || !is_black (map.data, 81, y);
+    right += !is_black (map.data, 239, y) || !is_black (map.data, 240, y) || !is_black (map.data, 241, y);
+  }
+  g_assert_cmpuint (left, ==, 76);
+  g_assert_cmpuint (right, ==, 76);
+  g_assert_true (is_black (map.data, 160, 168) && is_black (map.data, 40, 168) && is_black (map.data, 300, 60));
+  gst_buffer_unmap (buffer, &map);
+  gst_buffer_unref (buffer);
+  gst_harness_teardown (harness);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -221,6 +266,7 @@ main (int argc, char **argv)
   g_test_add_func ("/boxes/parse-hostile", test_parse_hostile);
   g_test_add_func ("/boxes/result", test_result);
   g_test_add_func ("/boxes/buffer", test_buffer);
+  g_test_add_func ("/boxes/drawn", test_drawn);
 #ifdef HAVE_ANALYTICS
   g_test_add_func ("/boxes/with-others", test_with_others);
 #endif
