@@ -11,7 +11,7 @@ prepare_build -Dwerror=true -Db_sanitize=thread -Db_lundef=false
 prepare_environment
 
 what=(engine fair reuse lost constrained import device-picture element questions sampling settings pipeline pipeline-real
-  dmabuf)
+  dmabuf replay)
 [ $# -gt 0 ] && what=("$@")
 
 gcc -shared -fPIC -O1 -fsanitize=thread -o "$build/glib-locks.so" "$root/tests/tsan/glib-locks.c" $(pkg-config --cflags glib-2.0)
