@@ -397,25 +397,39 @@ ivl_model_share (const char *device_name, const char *path, const IvlModelParams
   g_autofree char *key = g_strdup_printf ("%s\n%s\n%d", device_name ? device_name : "", path,
       params ? (int) params->weights : 0);
 
+  gulong id = cancellable ? g_cancellable_connect (cancellable, G_CALLBACK (wake), NULL, NULL) : 0;
+  gpointer found = NULL;
+
+  /* Who comes while another loads it waits, as with the real one. */
   enter ();
-  IvlModel *model = g_hash_table_lookup (shared, key);
+  while (g_hash_table_lookup_extended (shared, key, NULL, &found) && !found && !g_cancellable_is_cancelled (cancellable))
+    g_cond_wait_until (&changed, &lock, g_get_monotonic_time () + PATIENCE);
+  IvlModel *model = found;
+  gboolean cancelled = !model && g_hash_table_contains (shared, key);
   if (model)
     ivl_model_ref (model);
+  else if (!cancelled)
+    g_hash_table_insert (shared, g_strdup (key), NULL);
   leave ();
-  if (model)
+  if (cancellable)
+    g_cancellable_disconnect (cancellable, id);
+  if (cancelled)
+    g_set_error (error, IVL_ERROR, IVL_ERROR_CANCELLED, "loading was cancelled");
+  if (model || cancelled)
     return model;
 
   IvlDevice *device = ivl_device_open (device_name, error);
-  if (!device)
-    return NULL;
-  model = ivl_model_load (device, path, params, cancellable, error);
+  if (device)
+    model = ivl_model_load (device, path, params, cancellable, error);
   ivl_device_unref (device);
+  enter ();
   if (model) {
-    enter ();
     model->key = g_strdup (key);
     g_hash_table_insert (shared, g_strdup (key), model);
-    leave ();
+  } else {
+    g_hash_table_remove (shared, key);
   }
+  leave ();
   return model;
 }
 

@@ -872,6 +872,74 @@ test_model_is_kept (void)
   finish (&f);
 }
 
+static GstPadProbeReturn
+on_stream_start (GstPad *pad, GstPadProbeInfo *info, gpointer stream_id)
+{
+  const char *id;
+
+  if (GST_EVENT_TYPE (GST_PAD_PROBE_INFO_EVENT (info)) == GST_EVENT_STREAM_START) {
+    gst_event_parse_stream_start (GST_PAD_PROBE_INFO_EVENT (info), &id);
+    g_free (*(char **) stream_id);
+    *(char **) stream_id = g_strdup (id);
+  }
+  return GST_PAD_PROBE_OK;
+}
+
+/* Sixteen cameras in a program: one model, and each has its own answers, of its own colour, at its own times. */
+static void
+test_many_share (void)
+{
+  enum { STREAMS = 16, CHUNKS = 3 };
+  g_autoptr (GString) launch = g_string_new (NULL);
+  g_autoptr (GPtrArray) results = test_structures_new ();
+  char *stream_ids[STREAMS] = { NULL };
+  guint seen[STREAMS] = { 0 };
+  FakeCounts counts;
+
+  fake_engine_set_answer ("{prompt} {colors}");
+  for (guint i = 0; i < STREAMS; i++)
+    g_string_append_printf (launch, "videotestsrc num-buffers=%u timestamp-offset=%" G_GUINT64_FORMAT " pattern=solid-color "
+        "foreground-color=%u ! %s ! internvl name=v%u model-path=%s policy=all frame-rate=2/1 chunk-size=2 prompt=camera-%u ! "
+        "fakesink sync=false  ", CHUNKS * 10, i * GST_SECOND, 0xff000000u + i * 0x0a0a0au, CAPS, i, test_model_path (), i);
+  GstElement *pipeline = test_launch ("%s", launch->str);
+  for (guint i = 0; i < STREAMS; i++) {
+    g_autofree char *name = g_strdup_printf ("v%u", i);
+    g_autoptr (GstElement) element = gst_bin_get_by_name (GST_BIN (pipeline), name);
+    g_autoptr (GstPad) pad = gst_element_get_static_pad (element, "sink");
+    gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM, on_stream_start, &stream_ids[i], NULL);
+  }
+  /* All are there, and wait for the one that loads. */
+  fake_engine_hold_loading (TRUE);
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  fake_engine_wait_loading (1);
+  fake_engine_hold_loading (FALSE);
+  g_assert_no_error (test_play (pipeline, results));
+
+  fake_engine_get_counts (&counts);
+  g_assert_cmpuint (counts.loads, ==, 1);
+  g_assert_cmpuint (results->len, ==, STREAMS * CHUNKS);
+  for (guint r = 0; r < results->len; r++) {
+    const GstStructure *result = g_ptr_array_index (results, r);
+    guint i = 0;
+    while (i < STREAMS && g_strcmp0 (stream_ids[i], gst_structure_get_string (result, "stream-id")) != 0)
+      i++;
+    g_assert_cmpuint (i, <, STREAMS);
+    g_autofree char *text = g_strdup_printf ("camera-%u #%02x%02x%02x #%02x%02x%02x", i, i * 10, i * 10, i * 10, i * 10, i * 10,
+        i * 10);
+    g_assert_cmpstr (gst_structure_get_string (result, "text"), ==, text);
+    g_assert_cmpuint (test_get_uint64 (result, "chunk"), ==, seen[i]);
+    g_assert_cmpuint (test_get_uint64 (result, "stream-time"), ==, (i + seen[i]) * GST_SECOND);
+    g_assert_cmpuint (test_get_uint64 (result, "duration"), ==, GST_SECOND);
+    seen[i]++;
+  }
+  for (guint i = 0; i < STREAMS; i++) {
+    g_assert_cmpuint (seen[i], ==, CHUNKS);
+    g_free (stream_ids[i]);
+  }
+  gst_object_unref (pipeline);
+  fake_engine_reset ();
+}
+
 int
 main (int argc, char **argv)
 {
@@ -908,6 +976,7 @@ main (int argc, char **argv)
   add ("stop-while-loading", test_stop_while_loading);
   add ("stop-while-draining", test_stop_while_draining);
   add ("model-is-kept", test_model_is_kept);
+  add ("many-share", test_many_share);
   int status = g_test_run ();
   /* With GST_TRACERS=leaks it tells what is left. */
   gst_deinit ();
