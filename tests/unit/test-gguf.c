@@ -233,7 +233,8 @@ test_hostile (void)
   for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
     g_autoptr (GError) error = NULL;
     g_autoptr (GBytes) bytes = compose (cases[i].words);
-    g_test_message ("%s", cases[i].words);
+    g_autofree char *name = g_strescape (cases[i].words, NULL);
+    g_test_message ("%s", name);
     g_autoptr (IvlGguf) file = ivl_gguf_new_from_bytes (bytes, "x.gguf", &error);
     if (cases[i].code == 0) {
       g_assert_no_error (error);
