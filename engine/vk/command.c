@@ -89,22 +89,33 @@ stream_new (IvlDevice *device)
   return self;
 }
 
+/* What a slot needs to be recorded. Half made it may be given to slot_deinit. */
+static gboolean
+slot_init (IvlDevice *device, Slot *slot, VkCommandBufferLevel level, GError **error)
+{
+  slot->descriptor_pools = g_array_new (FALSE, FALSE, sizeof (VkDescriptorPool));
+  VkCommandPoolCreateInfo pool = { .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                   .queueFamilyIndex = device->queue_family };
+  VK_TRY (device, vkCreateCommandPool (device->device, &pool, NULL, &slot->pool));
+  VkCommandBufferAllocateInfo allocate = { .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                           .commandPool = slot->pool,
+                                           .level = level,
+                                           .commandBufferCount = 1 };
+  VK_TRY (device, vkAllocateCommandBuffers (device->device, &allocate, &slot->commands));
+  return TRUE;
+fail:
+  return FALSE;
+}
+
 IvlVkStream *
 ivl_vk_stream_new (IvlDevice *device, GError **error)
 {
   IvlVkStream *self = stream_new (device);
   for (guint i = 0; i < N_SLOTS; i++) {
     Slot *slot = &self->slots[i];
-    slot->descriptor_pools = g_array_new (FALSE, FALSE, sizeof (VkDescriptorPool));
     slot->query_profiles = g_ptr_array_new ();
-    VkCommandPoolCreateInfo pool = { .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
-                                     .queueFamilyIndex = device->queue_family };
-    VK_TRY (device, vkCreateCommandPool (device->device, &pool, NULL, &slot->pool));
-    VkCommandBufferAllocateInfo allocate = { .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
-                                             .commandPool = slot->pool,
-                                             .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
-                                             .commandBufferCount = 1 };
-    VK_TRY (device, vkAllocateCommandBuffers (device->device, &allocate, &slot->commands));
+    if (!slot_init (device, slot, VK_COMMAND_BUFFER_LEVEL_PRIMARY, error))
+      goto fail;
     ivl_vk_set_name (device, VK_OBJECT_TYPE_COMMAND_BUFFER, (guint64) (gsize) slot->commands, "internvl commands %u", i);
     VkQueryPoolCreateInfo clock = { .sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
                                     .queryType = VK_QUERY_TYPE_TIMESTAMP,
@@ -484,15 +495,8 @@ begin_recording (IvlVkStream *self, Recording *recording, GError **error)
 {
   IvlDevice *device = self->device;
   Slot *slot = &recording->slot;
-  slot->descriptor_pools = g_array_new (FALSE, FALSE, sizeof (VkDescriptorPool));
-  VkCommandPoolCreateInfo pool = { .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
-                                   .queueFamilyIndex = device->queue_family };
-  VK_TRY (device, vkCreateCommandPool (device->device, &pool, NULL, &slot->pool));
-  VkCommandBufferAllocateInfo allocate = { .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
-                                           .commandPool = slot->pool,
-                                           .level = VK_COMMAND_BUFFER_LEVEL_SECONDARY,
-                                           .commandBufferCount = 1 };
-  VK_TRY (device, vkAllocateCommandBuffers (device->device, &allocate, &slot->commands));
+  if (!slot_init (device, slot, VK_COMMAND_BUFFER_LEVEL_SECONDARY, error))
+    return FALSE;
   ivl_vk_set_name (device, VK_OBJECT_TYPE_COMMAND_BUFFER, (guint64) (gsize) slot->commands, "internvl recording");
   VkCommandBufferInheritanceInfo inheritance = { .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_INHERITANCE_INFO };
   /* Two submissions under way may both run it. */
