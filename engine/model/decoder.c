@@ -55,14 +55,20 @@ ivl_decoder_run_init (IvlDecoderRun *run, const IvlDecoder *decoder, IvlDevice *
   ivl_vk_arena_init (&run->host_arena, device, IVL_VK_UPLOAD, 1);
   guint64 h = MAX (hidden, attention_width (config));
   guint64 wide = MAX (qkv_width (config), config->text.intermediate);
-  if (ivl_vk_arena_alloc (&run->arena, 4ull * max_rows * hidden, &run->x, error)
-      && ivl_vk_arena_alloc (&run->arena, 4ull * max_rows * h, &run->h, error)
-      && ivl_vk_arena_alloc (&run->arena, 4ull * max_rows * wide, &run->wide, error)
-      && ivl_vk_arena_alloc (&run->arena, 4ull * max_logits * run->logits_pitch, &run->logits, error)
-      && ivl_vk_arena_alloc (&run->host_arena, sizeof (IvlRow) * max_rows, &run->rows, error)
-      && ivl_vk_arena_alloc (&run->host_arena, sizeof (IvlAttentionItem) * run->max_items, &run->items, error)
-      && ivl_vk_arena_alloc (&run->host_arena, 4ull * run->max_page_entries, &run->pages, error)
-      && ivl_vk_arena_alloc (&run->host_arena, 4ull * max_logits, &run->index, error))
+  const IvlVkPlanned own[] = {
+    { 4ull * max_rows * hidden, &run->x },
+    { 4ull * max_rows * h, &run->h },
+    { 4ull * max_rows * wide, &run->wide },
+    { 4ull * max_logits * run->logits_pitch, &run->logits },
+  };
+  const IvlVkPlanned written[] = {
+    { sizeof (IvlRow) * max_rows, &run->rows },
+    { sizeof (IvlAttentionItem) * run->max_items, &run->items },
+    { 4ull * run->max_page_entries, &run->pages },
+    { 4ull * max_logits, &run->index },
+  };
+  if (ivl_vk_arena_alloc_all (&run->arena, own, G_N_ELEMENTS (own), error)
+      && ivl_vk_arena_alloc_all (&run->host_arena, written, G_N_ELEMENTS (written), error))
     return TRUE;
   ivl_decoder_run_deinit (run);
   return FALSE;

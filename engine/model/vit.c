@@ -40,29 +40,28 @@ ivl_vit_run_init (IvlVitRun *run, const IvlVit *vit, IvlDevice *device, guint ma
   ivl_vk_arena_init (&run->arena, device, IVL_VK_DEVICE, 1);
   /* h also holds the shuffled rows (the same number of floats, less the class tokens), wide the projector's. */
   guint64 wide = MAX (tokens * wide_pitch (config), visual * config->text.hidden);
-  if (!ivl_vk_arena_alloc (&run->arena, 4 * (tokens - max_tiles) * patch_pitch (config), &run->patches, error)
-      || !ivl_vk_arena_alloc (&run->arena, 4 * tokens * config->vision.hidden, &run->x, error)
-      || !ivl_vk_arena_alloc (&run->arena, 4 * tokens * config->vision.hidden, &run->h, error)
-      || !ivl_vk_arena_alloc (&run->arena, 4 * wide, &run->wide, error))
-    goto fail;
-
   guint per_tile = n_tokens (config);
   run->item_rows = ivl_attention_rows (device, config->vision.head_dim, 1, per_tile);
   run->items_per_tile = (per_tile + run->item_rows - 1) / run->item_rows;
   items = g_new (IvlAttentionItem, (gsize) max_tiles * run->items_per_tile);
+  const IvlVkPlanned planned[] = {
+    { 4 * (tokens - max_tiles) * patch_pitch (config), &run->patches },
+    { 4 * tokens * config->vision.hidden, &run->x },
+    { 4 * tokens * config->vision.hidden, &run->h },
+    { 4 * wide, &run->wide },
+    { max_tiles * run->items_per_tile * sizeof *items, &run->items },
+  };
   guint n = 0;
   for (guint t = 0; t < max_tiles; t++)
     for (guint row = 0; row < per_tile; row += run->item_rows)
       items[n++] = (IvlAttentionItem){ t * per_tile + row, MIN (run->item_rows, per_tile - row), t * per_tile, per_tile };
   IvlVkStream *stream = ivl_vk_stream_new (device, error);
-  gboolean ok = stream && ivl_vk_arena_alloc (&run->arena, n * sizeof *items, &run->items, error)
+  gboolean ok = stream && ivl_vk_arena_alloc_all (&run->arena, planned, G_N_ELEMENTS (planned), error)
                 && ivl_vk_write (stream, run->items, items, n * sizeof *items, error);
   ivl_vk_stream_free (stream);
-  if (ok)
-    return TRUE;
-fail:
-  ivl_vit_run_deinit (run);
-  return FALSE;
+  if (!ok)
+    ivl_vit_run_deinit (run);
+  return ok;
 }
 
 void

@@ -5,6 +5,7 @@
 #define N_SLOTS 4            /* submissions under way before begin waits for the oldest */
 #define N_RECORDINGS 48      /* kept to be run again */
 #define SETS_PER_POOL 512
+#define SETS_PER_POOL_KEPT 64 /* a recording's: many are kept, and most are short */
 #define MAX_QUERIES 8192
 #define STAGING_BYTES (16u << 20)
 #define STAGING_PARTS 2      /* of writes: one is filled while the other is copied */
@@ -307,12 +308,13 @@ allocate_set (IvlVkStream *self, VkDescriptorSetLayout layout)
   for (;;) {
     bool fresh = slot->pool_index == slot->descriptor_pools->len;
     if (fresh) {
+      guint32 sets = self->recording ? SETS_PER_POOL_KEPT : SETS_PER_POOL;
       VkDescriptorPoolSize sizes[] = {
-        { VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, SETS_PER_POOL * IVL_MAX_BINDINGS },
-        { VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, SETS_PER_POOL * 4 },
+        { VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, sets * IVL_MAX_BINDINGS },
+        { VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, sets * 4 },
       };
       VkDescriptorPoolCreateInfo info = { .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
-                                          .maxSets = SETS_PER_POOL,
+                                          .maxSets = sets,
                                           .poolSizeCount = G_N_ELEMENTS (sizes),
                                           .pPoolSizes = sizes };
       VkDescriptorPool pool;

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#define LEAST_MAX_ALLOCATION (1ull << 30) /* maxMemoryAllocationSize is never less */
 #define ALIGNMENT 256u
 
 static int
@@ -253,10 +254,16 @@ ivl_vk_arena_deinit (IvlVkArena *self)
   g_clear_pointer (&self->used, g_array_unref);
 }
 
+static VkDeviceSize
+aligned (VkDeviceSize size)
+{
+  return (MAX (size, 16) + ALIGNMENT - 1) & ~(VkDeviceSize) (ALIGNMENT - 1);
+}
+
 gboolean
 ivl_vk_arena_alloc (IvlVkArena *self, VkDeviceSize size, IvlSpan *span, GError **error)
 {
-  size = (MAX (size, 16) + ALIGNMENT - 1) & ~(VkDeviceSize) (ALIGNMENT - 1);
+  size = aligned (size);
   guint i = 0;
   while (i < self->blocks->len
          && g_array_index (self->used, VkDeviceSize, i) + size > ((IvlVkBuffer *) self->blocks->pdata[i])->size)
@@ -273,4 +280,19 @@ ivl_vk_arena_alloc (IvlVkArena *self, VkDeviceSize size, IvlSpan *span, GError *
   *span = (IvlSpan){ self->blocks->pdata[i], *used, size };
   *used += size;
   return TRUE;
+}
+
+gboolean
+ivl_vk_arena_alloc_all (IvlVkArena *self, const IvlVkPlanned *planned, guint n, GError **error)
+{
+  VkDeviceSize total = 0, own = self->block_size;
+  for (guint i = 0; i < n; i++)
+    total += aligned (planned[i].size);
+  if (total <= LEAST_MAX_ALLOCATION)
+    self->block_size = MAX (own, total);
+  gboolean ok = TRUE;
+  for (guint i = 0; ok && i < n; i++)
+    ok = ivl_vk_arena_alloc (self, planned[i].size, planned[i].span, error);
+  self->block_size = own;
+  return ok;
 }

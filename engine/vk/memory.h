@@ -60,4 +60,11 @@ void ivl_vk_arena_init (IvlVkArena *arena, IvlDevice *device, IvlVkUse use, VkDe
 void ivl_vk_arena_deinit (IvlVkArena *arena);
 gboolean ivl_vk_arena_alloc (IvlVkArena *arena, VkDeviceSize size, IvlSpan *span, GError **error);
 
+typedef struct {
+  VkDeviceSize size;
+  IvlSpan *span; /* filled */
+} IvlVkPlanned;
+/* All that live together, side by side in one buffer where a device must allow so large a one. */
+gboolean ivl_vk_arena_alloc_all (IvlVkArena *arena, const IvlVkPlanned *planned, guint n, GError **error);
+
 #endif
