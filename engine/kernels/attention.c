@@ -134,7 +134,7 @@ ivl_rope_cache (IvlVkStream *stream, IvlRows qkv, guint n_rows, guint heads, gui
 {
   struct IvlPushRope push = { .n_rows = n_rows, .row_base = row_base, .offset = (guint32) qkv.offset,
                               .pitch = qkv.pitch };
-  guint lanes = 64;
+  guint half = head_dim / 2, lanes = MAX (64 / half, 1) * half;
   guint32 specs[] = { lanes, head_dim, heads, kv_heads };
   IvlSpan spans[] = { qkv.span, rows, table, cache };
   ivl_vk_dispatch (stream, IVL_K_ROPE_CACHE, specs, G_N_ELEMENTS (specs), spans, &push, sizeof push,

@@ -263,6 +263,7 @@ split_wqkv (const IvlConfig *config, IvlMatrixSource *src)
     part.stride = stride;
     part.rows = kv_heads * part.block;
     part.first_row = i == 0 ? 0 : src->parts[i - 1].first_row + src->parts[i - 1].rows;
+    part.half = i < 2 ? d / 2 : 0;
     src->parts[i] = part;
   }
 }
@@ -295,8 +296,8 @@ resolve_matrix (const IvlCheckpoint *self, IvlMatrixId id, guint layer, IvlMatri
       return FALSE;
     first_row += rows;
     src->dtype = i == 0 ? part->tensor.dtype : common_dtype (src->dtype, part->tensor.dtype);
-    /* llama.cpp rotates neighbours with these models, so its converter put q's and k's rows in pairs. */
-    if (id == IVL_MATRIX_TEXT_QKV && self->gguf && config->text.arch != IVL_TEXT_QWEN2 && i < 2)
+    /* With models other than Qwen2 llama.cpp rotates neighbours, too: its converter has put the rows in pairs. */
+    if (id == IVL_MATRIX_TEXT_QKV && i < 2 && !(self->gguf && config->text.arch != IVL_TEXT_QWEN2))
       part->half = config->text.head_dim / 2;
   }
   if (id == IVL_MATRIX_TEXT_QKV && config->text.arch == IVL_TEXT_INTERNLM2 && !self->gguf)
@@ -508,11 +509,11 @@ locate (const IvlMatrixSource *src, guint r, guint *tensor_row)
       part++;
     r -= part->first_row;
   }
-  *tensor_row = part->base + r / part->block * part->stride + r % part->block;
   if (part->half) {
-    guint within = *tensor_row % (2 * part->half);
-    *tensor_row += 2 * (within % part->half) + within / part->half - within;
+    guint within = r % (2 * part->half);
+    r += within / 2 + within % 2 * part->half - within;
   }
+  *tensor_row = part->base + r / part->block * part->stride + r % part->block;
   return part;
 }
 
@@ -631,6 +632,18 @@ ivl_checkpoint_vector_size (const IvlCheckpoint *self, IvlVectorId id, guint lay
   return vector_at (self, id, layer)->n;
 }
 
+/* Of N heads of D, each: 0, d / 2, 1, d / 2 + 1, ... */
+static void
+pair_up (float *heads, guint n, guint d)
+{
+  g_autofree float *head = g_new (float, d);
+  for (; n > 0; n--, heads += d) {
+    memcpy (head, heads, d * sizeof *head);
+    for (guint i = 0; i < d; i++)
+      heads[i] = head[i / 2 + i % 2 * (d / 2)];
+  }
+}
+
 gboolean
 ivl_checkpoint_vector (const IvlCheckpoint *self, IvlVectorId id, guint layer, float *out, gsize n, GError **error)
 {
@@ -650,6 +663,8 @@ ivl_checkpoint_vector (const IvlCheckpoint *self, IvlVectorId id, guint layer, f
     ivl_tensor_to_f32 (part->dtype, part->data, to, part_n);
     to += part_n;
   }
+  if (id == IVL_VECTOR_TEXT_QKV_BIAS)
+    pair_up (out, config->text.heads + config->text.kv_heads, config->text.head_dim);
   if (stored)
     resize_positions (stored, (guint) lround (sqrt (config->vision.n_positions - 1.)), out, config->vision.grid,
                       config->vision.hidden);

@@ -1,7 +1,7 @@
 /* A checkpoint's weights by what they are for, whatever the file calls them.
  *
  * Hidden here: both name layouts, both generations of -hf prefixes and GGUF's names (gguf-model.h), fused or split q/k/v,
- * InternLM2's interleaved wqkv or llama.cpp's rotary pairs, quantised types, a tied head, a position table of another
+ * InternLM2's interleaved wqkv, the order of rotary pairs, quantised types, a tied head, a position table of another
  * size, and the spread over files. Opening maps the files and checks that every tensor the config asks for is there, in a
  * type and shape that fit; nothing is read or copied then.
  *
@@ -27,7 +27,8 @@ typedef enum {
   IVL_MATRIX_MLP1,         /* [H, 4C] projector, first linear */
   IVL_MATRIX_MLP3,         /* [H, H]  projector, second linear */
   IVL_MATRIX_TEXT_EMBED,   /* [V, H] */
-  IVL_MATRIX_TEXT_QKV,     /* [Q + 2K, H], rows q, k, v */
+  IVL_MATRIX_TEXT_QKV,     /* [Q + 2K, H], rows q, k, v; a head's of q and k in the pairs that RoPE rotates, 0, d / 2, 1,
+                            * d / 2 + 1, ... */
   IVL_MATRIX_TEXT_O,       /* [H, Q] */
   IVL_MATRIX_TEXT_GATE,    /* [f, H] */
   IVL_MATRIX_TEXT_UP,      /* [f, H] */
@@ -58,7 +59,7 @@ typedef enum {
   IVL_VECTOR_MLP1_BIAS,        /* [H] */
   IVL_VECTOR_MLP3_BIAS,        /* [H] */
   IVL_VECTOR_TEXT_INPUT_NORM,  /* [H] */
-  IVL_VECTOR_TEXT_QKV_BIAS,    /* [Q + 2K]; with text.qkv_bias only */
+  IVL_VECTOR_TEXT_QKV_BIAS,    /* [Q + 2K], in the matrix' order; with text.qkv_bias only */
   IVL_VECTOR_TEXT_POST_NORM,   /* [H] */
   IVL_VECTOR_TEXT_FINAL_NORM,  /* [H] */
   IVL_N_VECTORS
@@ -67,8 +68,8 @@ typedef enum {
 #define IVL_MATRIX_MAX_PARTS 3
 
 /* A run of logical rows out of one tensor: row i of the part is row base + (i / block) * stride + i % block of the
- * tensor. A plain tensor has block = rows. HALF, if not 0: within every run of 2 * half rows of the tensor, the two
- * halves are stored in turns, 0, half, 1, half + 1, ... (llama.cpp's rotary pairs). */
+ * tensor. A plain tensor has block = rows. HALF, if not 0: of every run of 2 * half rows, which a block
+ * holds whole, the part has the two halves in turns, 0, half, 1, half + 1, ... */
 typedef struct {
   IvlTensorView tensor;
   guint first_row; /* of the matrix; not used when interleaved */

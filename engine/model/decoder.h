@@ -16,8 +16,8 @@
 
 typedef struct {
   IvlSpan input_norm; /* [H] */
-  IvlWeight qkv;      /* [(heads + 2 kv_heads) * d, H]: q, k, v */
-  IvlSpan qkv_bias;   /* or no buffer */
+  IvlWeight qkv;      /* [(heads + 2 kv_heads) * d, H]: q, k, v; a head's rows of q and k in rotary pairs (checkpoint.h) */
+  IvlSpan qkv_bias;   /* in that order; or no buffer */
   IvlWeight o;        /* [H, heads * d] */
   IvlSpan post_norm;  /* [H] */
   IvlWeight gate_up;  /* [2F, H], rows gate 0, up 0, gate 1, up 1, ... */

@@ -204,13 +204,16 @@ run_rope (Check *c, RopeArgs *a)
     double *row = want + (gsize) r * width;
     for (guint h = 0; h < a->heads + 2 * a->kv_heads; h++) {
       g_autofree double *y = g_new (double, a->d);
+      g_autofree float *head = g_new (float, a->d);
       gboolean rotated = h < a->heads + a->kv_heads;
+      for (guint j = 0; j < a->d; j++)
+        head[j / 2 + j % 2 * half] = from[h * a->d + j];
       if (rotated)
-        ref_rope (from + h * a->d, a->d, table + (gsize) rows[2 + r].position * half * 2, y);
+        ref_rope (head, a->d, table + (gsize) rows[2 + r].position * half * 2, y);
       for (guint j = 0; j < a->d; j++) {
         double value = rotated ? y[j] : (double) from[h * a->d + j];
-        double error = rotated ? 3 * CHECK_EPSILON * (fabs ((double) from[h * a->d + j % half])
-                                                      + fabs ((double) from[h * a->d + j % half + half])) : 0;
+        double error = rotated ? 3 * CHECK_EPSILON * (fabs ((double) head[j % half])
+                                                      + fabs ((double) head[j % half + half])) : 0;
         row[h * a->d + j] = h < a->heads ? value : (double) from[h * a->d + j];
         allowed[(gsize) r * width + h * a->d + j] = h < a->heads ? error : 0;
         if (h >= a->heads) {
@@ -290,9 +293,14 @@ check_attention (Check *c)
     check_variant (c, "attention_texel", IVL_ATTENTION_TEXEL, 0);
   check_variant (c, "attention_gpu", IVL_ATTENTION_GPU, 0);
   check_variant (c, "attention_gpu_parts", IVL_ATTENTION_GPU, 32);
-  for (guint g = 0; g < G_N_ELEMENTS (grouped); g++)
+  /* Besides, halves of heads that aren't powers of two, or are larger than the workgroup usually is. */
+  static const guint more[][3] = { { 3, 1, 24 }, { 5, 2, 80 }, { 2, 1, 256 } };
+  for (guint g = 0; g < G_N_ELEMENTS (grouped) + G_N_ELEMENTS (more); g++)
     for (guint rows = 1; rows < 80; rows = rows * 3 + 2) {
-      RopeArgs rope = { .n_rows = rows, .heads = grouped[g].heads, .kv_heads = grouped[g].kv_heads, .d = grouped[g].d };
+      const guint *other = more[MAX (g, G_N_ELEMENTS (grouped)) - G_N_ELEMENTS (grouped)];
+      RopeArgs rope = { .n_rows = rows, .heads = other[0], .kv_heads = other[1], .d = other[2] };
+      if (g < G_N_ELEMENTS (grouped))
+        rope = (RopeArgs){ .n_rows = rows, .heads = grouped[g].heads, .kv_heads = grouped[g].kv_heads, .d = grouped[g].d };
       if (!check_begin (c, "rope_cache", "", "rows=%u heads=%u/%u d=%u", rows, rope.heads, rope.kv_heads, rope.d))
         continue;
       run_rope (c, &rope);

@@ -318,6 +318,14 @@ layers_of_vector (guint id)
            : 1;
 }
 
+/* The logical row of row R of q, k and v: heads of q and k have the pairs that are rotated side by side. */
+static guint
+qkv_row (guint r)
+{
+  const guint d = 8;
+  return r < Q + K ? r / d * d + r % d / 2 + r % 2 * (d / 2) : r;
+}
+
 static void
 check_matrix (const IvlCheckpoint *checkpoint, guint id, guint layer, const Kind *kind)
 {
@@ -331,7 +339,7 @@ check_matrix (const IvlCheckpoint *checkpoint, guint id, guint layer, const Kind
     const char *logical = id == IVL_MATRIX_TEXT_GATE_UP             ? (r % 2 ? "up" : "gate")
                           : id == IVL_MATRIX_TEXT_HEAD && !kind->own_head ? "embed"
                                                                     : matrices[id].name;
-    guint logical_row = id == IVL_MATRIX_TEXT_GATE_UP ? r / 2 : r;
+    guint logical_row = id == IVL_MATRIX_TEXT_GATE_UP ? r / 2 : id == IVL_MATRIX_TEXT_QKV ? qkv_row (r) : r;
     g_autofree char *name = seed (logical, layer);
     g_assert_nonnull (ivl_matrix_source_row (source, r, &dtype));
     g_assert_cmpint (dtype, ==, kind->dtype);
@@ -377,7 +385,7 @@ check_model (const IvlCheckpoint *checkpoint, const Kind *kind)
       if (n && !ivl_checkpoint_vector (checkpoint, id, i, out, n, &error))
         g_assert_no_error (error);
       for (gsize e = 0; e < n; e++)
-        g_assert_cmpfloat (out[e], ==, tensor_file_value (name, e));
+        g_assert_cmpfloat (out[e], ==, tensor_file_value (name, id == IVL_VECTOR_TEXT_QKV_BIAS ? qkv_row ((guint) e) : e));
       g_assert_cmpfloat (out[n], ==, 42);
     }
 }
@@ -628,7 +636,7 @@ test_mixed_types (void)
   g_assert_cmpint (dtype, ==, IVL_TENSOR_F16);
   ivl_matrix_source_row_f32 (source, Q + 1, row);
   for (guint c = 0; c < H; c++)
-    g_assert_cmpfloat (row[c], ==, tensor_file_value (name, H + c));
+    g_assert_cmpfloat (row[c], ==, tensor_file_value (name, (qkv_row (Q + 1) - Q) * H + c));
 }
 
 /* torch.nn.functional.interpolate (table, mode="bicubic", align_corners=False), table[i] = ((37 i) % 101 - 50) / 16 */
