@@ -68,6 +68,12 @@ workgroup_lanes (const IvlDevice *device, const IvlGemmShader *shader)
   return shader->lanes ? shader->lanes : MIN (MAX (device->subgroup_size, 8), IVL_PANEL);
 }
 
+gboolean
+ivl_gemm_can_norm (const IvlGemmShader *shader, const IvlWeight *weight)
+{
+  return ivl_gemm_is_vector (shader) && weight->k == weight->k_pad;
+}
+
 const char *
 ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader, const IvlWeight *weight)
 {
@@ -172,6 +178,12 @@ ivl_gemm_choose (IvlDevice *device, const IvlWeight *weight, guint m)
   return ivl_gemm_parts (weight, best, m);
 }
 
+gboolean
+ivl_gemm_norms (IvlDevice *device, const IvlWeight *weight, guint m)
+{
+  return ivl_gemm_can_norm (&ivl_gemm_shaders[ivl_gemm_choose (device, weight, m).shader], weight);
+}
+
 void
 ivl_gemm (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
           const IvlGemmEpilogue *epilogue)
@@ -203,6 +215,7 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
 {
   IvlDevice *device = x.span.buffer->device;
   const IvlGemmShader *chosen = &ivl_gemm_shaders[choice.shader];
+  g_assert (!epilogue->norm || (!epilogue->scale && ivl_gemm_can_norm (chosen, w)));
   for (guint s = 0; s < w->n_slices; s++) {
     const IvlGemmShader *shader = chosen;
     guint64 texels = MAX (x.span.size, w->slices[s].size) / 16;
@@ -216,17 +229,18 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
       .x_offset = (guint32) (x.offset / 4), .x_pitch = x.pitch / 4,
       .y_offset = (guint32) y.offset, .y_pitch = y.pitch,
       .n_base = s * w->slice_n,
-      .w_up = weight_up (w),
+      .w_up = weight_up (w), .eps = epilogue->norm_eps,
     };
     gboolean coopmat = shader->variant == IVL_GEMM_COOPMAT;
     guint32 specs[] = { lanes, epilogue->bias != NULL, epilogue->act, epilogue->scale != NULL, epilogue->add,
-                        coopmat ? device->coopmat_m : device->fused, device->coopmat_n, device->coopmat_k };
-    guint n_specs = coopmat ? 8 : 6;
+                        coopmat ? device->coopmat_m : device->fused, epilogue->norm != NULL, device->coopmat_n,
+                        device->coopmat_k };
+    guint n_specs = coopmat ? 9 : 7;
     guint32 no_epilogue[G_N_ELEMENTS (specs)] = { lanes };
-    memcpy (no_epilogue + 5, specs + 5, 3 * sizeof *specs);
+    memcpy (no_epilogue + 5, specs + 5, 4 * sizeof *specs);
     IvlSpan unused = { x.span.buffer, x.span.offset, 16 };
-    IvlSpan spans[] = { x.span, w->slices[s], epilogue->bias ? *epilogue->bias : unused,
-                        epilogue->scale ? *epilogue->scale : unused, y.span };
+    IvlSpan factors = epilogue->norm ? *epilogue->norm : epilogue->scale ? *epilogue->scale : unused;
+    IvlSpan spans[] = { x.span, w->slices[s], epilogue->bias ? *epilogue->bias : unused, factors, y.span };
     IvlGroups groups = { (m + shader->rows - 1) / shader->rows, (n + columns - 1) / columns, choice.parts };
     IvlSpan scratch;
     if (groups.z > 1 && !ivl_vk_scratch (stream, &scratch))
@@ -237,7 +251,7 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
       part.n_base = part.y_offset = 0;
       part.y_pitch = pitch;
       scratch.size = 4ull * groups.z * m * pitch;
-      IvlSpan part_spans[] = { x.span, w->slices[s], unused, unused, scratch };
+      IvlSpan part_spans[] = { x.span, w->slices[s], unused, factors, scratch };
       ivl_vk_dispatch (stream, shader->kernels[w->dtype], no_epilogue, n_specs, part_spans, &part,
                        sizeof part, groups);
       ivl_vk_note_work (stream, 2.0 * m * n * w->k, (double) w->slices[s].size + 4.0 * m * w->k);

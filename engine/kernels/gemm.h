@@ -1,4 +1,4 @@
-/* Matrix products with weights: y (+)= scale * act (x . w^T + bias), fused. */
+/* Matrix products with weights: y (+)= scale * act (norm (x) . w^T + bias), fused. */
 #ifndef IVL_KERNELS_GEMM_H
 #define IVL_KERNELS_GEMM_H
 
@@ -56,10 +56,15 @@ typedef struct {
   const IvlSpan *scale; /* f32 [n], or NULL: LayerScale */
   IvlAct act;           /* SWIGLU: columns are (gate, up) pairs and y has n / 2 columns */
   gboolean add;         /* y += instead of y = */
+  const IvlSpan *norm;  /* f32 [k], or NULL: x's rows go in by their RMSNorm with these weights; see ivl_gemm_norms */
+  float norm_eps;
 } IvlGemmEpilogue;
 
 void ivl_gemm (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
                const IvlGemmEpilogue *epilogue);
+
+/* Whether the shader that ivl_gemm takes for M rows does norms. They exclude a scale. */
+gboolean ivl_gemm_norms (IvlDevice *device, const IvlWeight *weight, guint m);
 
 /* ---- variants: all give the same result but for rounding ---- */
 
@@ -100,6 +105,9 @@ typedef struct {
 /* What ivl_gemm takes: what INTERNVL_GEMM names (texel, buffer, gpu, coopmat), what was found by timing (gemm-tune.h), or
  * by the kind of device. */
 IvlGemmChoice ivl_gemm_choose (IvlDevice *device, const IvlWeight *weight, guint m);
+/* Those with a lane a column, in which every workgroup norms the few rows for itself; with the same bits as ivl_norm's where
+ * a workgroup shares a row. Registers only, a lane would do it for itself, which took longer than a dispatch. */
+gboolean ivl_gemm_can_norm (const IvlGemmShader *shader, const IvlWeight *weight);
 /* SHADER with as many parts as suit it. */
 IvlGemmChoice ivl_gemm_parts (const IvlWeight *weight, guint shader, guint m);
 /* For checks and timing. Falls back to storage buffers where texels are too few. */

@@ -32,3 +32,20 @@ ivl_norm_variant (IvlVkStream *stream, const IvlNorm *norm, IvlRows x, guint row
                    spans, &push, sizeof push, grid);
   ivl_vk_note_work (stream, 7.0 * rows * cols, 8.0 * rows * cols);
 }
+
+void
+ivl_norm_gemm (IvlVkStream *stream, const IvlNorm *norm, IvlRows x, guint rows, IvlRows h, const IvlWeight *weight,
+               IvlRows y, const IvlGemmEpilogue *epilogue)
+{
+  gboolean fold = norm->rms && !norm->bias && norm->pick == IVL_PICK_ALL && !epilogue->scale
+                  && ivl_gemm_norms (x.span.buffer->device, weight, rows);
+  if (!fold) {
+    ivl_norm (stream, norm, x, rows, weight->k, h);
+    ivl_gemm (stream, weight, h, rows, y, epilogue);
+    return;
+  }
+  IvlGemmEpilogue whole = *epilogue;
+  whole.norm = norm->weight;
+  whole.norm_eps = norm->eps;
+  ivl_gemm (stream, weight, x, rows, y, &whole);
+}

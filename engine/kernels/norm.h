@@ -24,6 +24,9 @@ typedef struct {
 
 /* y[rows, cols] = norm (x); COLS is a multiple of 4 (of 4 * 4 for the shuffles). y may be x. */
 void ivl_norm (IvlVkStream *stream, const IvlNorm *norm, IvlRows x, guint rows, guint cols, IvlRows y);
+/* y = norm (x) . weight^T with EPILOGUE, by way of H where the matmul can't take the norm along. */
+void ivl_norm_gemm (IvlVkStream *stream, const IvlNorm *norm, IvlRows x, guint rows, IvlRows h, const IvlWeight *weight,
+                    IvlRows y, const IvlGemmEpilogue *epilogue);
 /* For checks and timing: LANE_PER_ROW 0 no, 1 yes, -1 by device; TEXELS as in ivl_vk_use_texels. */
 void ivl_norm_variant (IvlVkStream *stream, const IvlNorm *norm, IvlRows x, guint rows, guint cols, IvlRows y,
                        int lane_per_row, int texels);

@@ -178,9 +178,8 @@ record_layer (const IvlDecoderRun *run, IvlKvCache *cache, IvlVkStream *stream, 
   IvlSpan kv = { cache->layers[i], 0, cache->layers[i]->size };
 
   IvlNorm norm = { .rms = TRUE, .eps = (float) config->text.rms_eps, .weight = &layer->input_norm };
-  ivl_norm (stream, &norm, x, l->n_rows, hidden, h);
-  ivl_gemm (stream, &layer->qkv, h, l->n_rows, qkv,
-            &(IvlGemmEpilogue){ .bias = layer->qkv_bias.buffer ? &layer->qkv_bias : NULL });
+  ivl_norm_gemm (stream, &norm, x, l->n_rows, h, &layer->qkv, qkv,
+                 &(IvlGemmEpilogue){ .bias = layer->qkv_bias.buffer ? &layer->qkv_bias : NULL });
   ivl_rope_cache (stream, qkv, l->n_rows, config->text.heads, config->text.kv_heads, d, run->rows, 0, decoder->rope, kv);
   IvlAttention attention = {
     .heads = config->text.heads, .kv_heads = config->text.kv_heads, .head_dim = d, .causal = TRUE,
@@ -206,8 +205,7 @@ record_layer (const IvlDecoderRun *run, IvlKvCache *cache, IvlVkStream *stream, 
   ivl_gemm (stream, &layer->o, attended, l->n_rows, x, &(IvlGemmEpilogue){ .add = TRUE });
 
   norm.weight = &layer->post_norm;
-  ivl_norm (stream, &norm, x, l->n_rows, hidden, h);
-  ivl_gemm (stream, &layer->gate_up, h, l->n_rows, wide, &(IvlGemmEpilogue){ .act = IVL_ACT_SWIGLU });
+  ivl_norm_gemm (stream, &norm, x, l->n_rows, h, &layer->gate_up, wide, &(IvlGemmEpilogue){ .act = IVL_ACT_SWIGLU });
   ivl_gemm (stream, &layer->down, wide, l->n_rows, x, &(IvlGemmEpilogue){ .add = TRUE });
 }
 

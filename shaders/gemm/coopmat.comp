@@ -18,8 +18,8 @@
  * 8 and 4 bits are rounded to f16, which is finer than they are. */
 
 layout (constant_id = 5) const uint CM = 8; /* the device's matrices: CM x CK times CK x CN; each divides 32 */
-layout (constant_id = 6) const uint CN = 8;
-layout (constant_id = 7) const uint CK = 8;
+layout (constant_id = 7) const uint CN = 8;
+layout (constant_id = 8) const uint CK = 8;
 
 #define BM 64
 #define BN 64

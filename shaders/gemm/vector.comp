@@ -10,7 +10,35 @@
 
 #define LANES (2 * IVL_PANEL)
 
+/* Rows of x go in by their RMSNorm, whose weight is in the scale's place: what norm.comp would have written. */
+layout (constant_id = 6) const bool NORM = false;
+
 shared float sums[2][TM][IVL_PANEL];
+shared float inverse[TM];
+
+/* As the shared variant of norm.comp does it, with the lanes of half a workgroup. */
+void
+find_inverse (uint lane, uint half_id, uint x_row[TM])
+{
+  for (uint i = half_id; i < TM; i += 2) {
+    vec4 squares = vec4 (0.0);
+    for (uint j = lane % IVL_PANEL; j < p.k / 4; j += IVL_PANEL) {
+      vec4 v = LOAD (x_data, x_row[i] + j);
+      squares += v * v;
+    }
+    sums[0][i][lane % IVL_PANEL] = squares.x + squares.y + squares.z + squares.w;
+  }
+  memoryBarrierShared ();
+  barrier ();
+  if (lane < TM) {
+    float sum = 0.0;
+    for (uint j = 0; j < IVL_PANEL; j++)
+      sum += sums[0][lane][j];
+    inverse[lane] = 1.0 / sqrt (sum / float (p.k) + p.eps);
+  }
+  memoryBarrierShared ();
+  barrier ();
+}
 
 void
 main ()
@@ -24,11 +52,23 @@ main ()
     x_row[i] = p.x_offset + min (m0 + i, p.m - 1) * p.x_pitch;
     acc[i] = 0.0;
   }
+  if (NORM)
+    find_inverse (lane, half_id, x_row);
   for (uint s = 2 * gl_WorkGroupID.z + half_id; s < steps; s += workers) {
-    vec4 a, b;
+    vec4 a, b, norm_a, norm_b;
     load_weights (panel, column, s, a, b);
-    [[unroll]] for (int i = 0; i < TM; i++)
-      acc[i] += dot (LOAD (x_data, x_row[i] + 2 * s), a) + dot (LOAD (x_data, x_row[i] + 2 * s + 1), b);
+    if (NORM) {
+      norm_a = LOAD_SMALL (scale, 2 * s);
+      norm_b = LOAD_SMALL (scale, 2 * s + 1);
+    }
+    [[unroll]] for (int i = 0; i < TM; i++) {
+      vec4 xa = LOAD (x_data, x_row[i] + 2 * s), xb = LOAD (x_data, x_row[i] + 2 * s + 1);
+      if (NORM) {
+        xa = xa * inverse[i] * norm_a;
+        xb = xb * inverse[i] * norm_b;
+      }
+      acc[i] += dot (xa, a) + dot (xb, b);
+    }
   }
   [[unroll]] for (int i = 0; i < TM; i++)
     sums[half_id][i][column] = acc[i];

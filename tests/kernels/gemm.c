@@ -10,6 +10,7 @@ typedef struct {
   const char *name;
   gboolean bias, scale, add;
   IvlAct act;
+  gboolean norm;
 } Epilogue;
 
 /* Every combination the models use, and each switch alone. */
@@ -18,6 +19,7 @@ static const Epilogue epilogues[] = {
   { "bias gelu", TRUE, FALSE, FALSE, IVL_ACT_GELU },    { "bias scale add", TRUE, TRUE, TRUE, IVL_ACT_NONE },
   { "add", FALSE, FALSE, TRUE, IVL_ACT_NONE },          { "swiglu", FALSE, FALSE, FALSE, IVL_ACT_SWIGLU },
   { "bias swiglu", TRUE, FALSE, FALSE, IVL_ACT_SWIGLU }, { "scale gelu", FALSE, TRUE, FALSE, IVL_ACT_GELU },
+  { "norm bias", TRUE, FALSE, FALSE, IVL_ACT_NONE, TRUE }, { "norm swiglu", FALSE, FALSE, FALSE, IVL_ACT_SWIGLU, TRUE },
 };
 
 typedef struct {
@@ -27,7 +29,7 @@ typedef struct {
   IvlRows x, y;
   guint m;
   IvlGemmChoice choice;
-  IvlSpan bias, scale;
+  IvlSpan bias, scale, norm;
   IvlGemmEpilogue epilogue;
 } Args;
 
@@ -129,7 +131,15 @@ run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
   a->y = (IvlRows){ check_output (c, y, y_floats * 4), y_offset, y_pitch };
   a->bias = check_input (c, bias, s->n * 4);
   a->scale = check_input (c, scale, s->n * 4);
-  a->epilogue = (IvlGemmEpilogue){ e->bias ? &a->bias : NULL, e->scale ? &a->scale : NULL, e->act, e->add };
+  a->epilogue = (IvlGemmEpilogue){ .bias = e->bias ? &a->bias : NULL, .scale = e->scale ? &a->scale : NULL, .act = e->act,
+                                   .add = e->add };
+  g_autofree float *norm = NULL;
+  if (e->norm) {
+    norm = check_random_floats (c, s->k, 2);
+    a->norm = check_input (c, norm, s->k * 4);
+    a->epilogue.norm = &a->norm;
+    a->epilogue.norm_eps = 1e-6f;
+  }
   if (!check_run (c, record, a) || c->bench_only)
     return;
 
@@ -147,6 +157,16 @@ run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
     rounding.w_floor = dtype == IVL_DTYPE_BF16 ? ldexp (1, -25 - 14 + ilogbf (a->weight.largest))
                        : dtype == IVL_DTYPE_F16 ? 0
                                                 : ldexp (1, -24);
+  }
+  if (e->norm) {
+    g_autofree double *row = g_new (double, s->k), *row_allowed = g_new (double, s->k);
+    for (guint r = 0; r < s->m; r++) {
+      ref_norm (TRUE, a->epilogue.norm_eps, x + (gsize) r * x_pitch, s->k, norm, NULL, row, row_allowed);
+      for (guint j = 0; j < s->k; j++)
+        x[(gsize) r * x_pitch + j] = (float) row[j];
+    }
+    /* Half of what the sum of squares may be off by; a root, a division, products and roundings. */
+    rounding.relative += (s->k / 2. + 12) * CHECK_EPSILON;
   }
   ref_gemm (ivl_dtype_is_quantised (dtype) ? IVL_DTYPE_F32 : dtype, w, s->n, s->k, x, x_pitch, s->m, e->bias ? bias : NULL, e->scale ? scale : NULL, e->act,
             e->add ? before : NULL, &rounding, want, allowed);
@@ -187,6 +207,8 @@ check_gemm (Check *c)
             Args a = { .choice = { t, parts } };
             if (epilogues[e].act == IVL_ACT_SWIGLU)
               size.n += size.n % 2;
+            if (epilogues[e].norm && !ivl_gemm_can_norm (shader, &(IvlWeight){ .k = size.k, .k_pad = (size.k + 7) / 8 * 8 }))
+              continue;
             if (is_timed && (strcmp (epilogues[e].name, "bias") != 0 || size.m < shader->rows))
               continue;
             if (!(is_timed ? check_begin_bench : check_begin) (c, kernel, epilogues[e].name, "m=%u n=%u k=%u", size.m,
