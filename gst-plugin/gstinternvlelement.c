@@ -510,8 +510,8 @@ gst_internvl_set_property (GObject *object, guint id, const GValue *value, GPara
   g_mutex_lock (&self->wanted_lock);
   gboolean known = gst_internvl_settings_set (&self->wanted, id, value);
   /* In NULL it is told when the element is started. */
-  if (self->wanted.error && GST_STATE (self) > GST_STATE_NULL)
-    error = g_steal_pointer (&self->wanted.error);
+  if (GST_STATE (self) > GST_STATE_NULL)
+    error = gst_internvl_settings_take_error (&self->wanted);
   g_mutex_unlock (&self->wanted_lock);
 
   if (!known)

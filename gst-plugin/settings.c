@@ -81,7 +81,8 @@ gst_internvl_settings_copy (GstInternvlSettings *to, const GstInternvlSettings *
   to->choices = from->choices ? g_ptr_array_ref (from->choices) : NULL;
   to->json_schema = g_strdup (from->json_schema);
   to->alert_on = g_strdup (from->alert_on);
-  to->error = from->error ? g_error_copy (from->error) : NULL;
+  for (guint i = 0; i < GST_INTERNVL_N_CHECKED; i++)
+    to->errors[i] = from->errors[i] ? g_error_copy (from->errors[i]) : NULL;
 }
 
 void
@@ -96,7 +97,8 @@ gst_internvl_settings_clear (GstInternvlSettings *settings)
   g_free (settings->alert_on);
   g_clear_pointer (&settings->choices, g_ptr_array_unref);
   g_free (settings->json_schema);
-  g_clear_error (&settings->error);
+  for (guint i = 0; i < GST_INTERNVL_N_CHECKED; i++)
+    g_clear_error (&settings->errors[i]);
 }
 
 void
@@ -222,13 +224,14 @@ set_string (char **field, const GValue *value)
 }
 
 static void
-set_text (GstInternvlSettings *settings, char **field, const GValue *value, const char *name)
+set_text (GstInternvlSettings *settings, char **field, const GValue *value, GstInternvlChecked checked, const char *name)
 {
   const char *text = g_value_get_string (value);
+  GError **error = &settings->errors[checked];
 
-  g_clear_error (&settings->error);
+  g_clear_error (error);
   if (text && !g_utf8_validate (text, -1, NULL))
-    g_set_error (&settings->error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the %s is not valid UTF-8", name);
+    g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the %s is not valid UTF-8", name);
   else
     set_string (field, value);
 }
@@ -239,6 +242,7 @@ set_choices (GstInternvlSettings *settings, const GValue *value)
   guint n = gst_value_array_get_size (value);
   g_autoptr (GPtrArray) choices = g_ptr_array_new_full (n + 1, g_free);
   g_autoptr (GHashTable) seen = g_hash_table_new (g_str_hash, g_str_equal);
+  GError **error = &settings->errors[GST_INTERNVL_CHECKED_CHOICES];
   const char *wrong = NULL;
 
   if (n > MAX_CHOICES)
@@ -258,9 +262,9 @@ set_choices (GstInternvlSettings *settings, const GValue *value)
     else
       g_ptr_array_add (choices, g_strdup (text));
   }
-  g_clear_error (&settings->error);
+  g_clear_error (error);
   if (wrong) {
-    g_set_error (&settings->error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the choices %s", wrong);
+    g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the choices %s", wrong);
     return;
   }
   g_ptr_array_add (choices, NULL);
@@ -287,22 +291,23 @@ set_json_schema (GstInternvlSettings *settings, const GValue *value)
 {
   const char *text = g_value_get_string (value);
   g_autoptr (JsonParser) parser = json_parser_new ();
+  GError **error = &settings->errors[GST_INTERNVL_CHECKED_JSON_SCHEMA];
   g_autoptr (GError) cause = NULL;
 
   if (text && *text && g_utf8_validate (text, -1, NULL)) {
-    g_clear_error (&settings->error);
+    g_clear_error (error);
     if (settings->choices)
-      g_set_error_literal (&settings->error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT,
+      g_set_error_literal (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT,
           "a json-schema doesn't go together with choices: empty those first");
     else if (!json_parser_load_from_data (parser, text, -1, &cause))
-      g_set_error (&settings->error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the json-schema is not JSON: %s",
+      g_set_error (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the json-schema is not JSON: %s",
           cause->message);
     else if (!json_parser_get_root (parser) || !JSON_NODE_HOLDS_OBJECT (json_parser_get_root (parser)))
-      g_set_error_literal (&settings->error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the json-schema is not an object");
-    if (settings->error)
+      g_set_error_literal (error, IVL_ERROR, IVL_ERROR_BAD_ARGUMENT, "the json-schema is not an object");
+    if (*error)
       return;
   }
-  set_text (settings, &settings->json_schema, value, "json-schema");
+  set_text (settings, &settings->json_schema, value, GST_INTERNVL_CHECKED_JSON_SCHEMA, "json-schema");
 }
 
 static gboolean
@@ -347,15 +352,15 @@ gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue
       settings->weights = g_value_get_enum (value);
       break;
     case PROP_PROMPT:
-      set_text (settings, &settings->prompt, value, "prompt");
+      set_text (settings, &settings->prompt, value, GST_INTERNVL_CHECKED_PROMPT, "prompt");
       break;
     case PROP_PROMPT_PATH:
       set_string (&settings->prompt_path, value);
-      g_clear_error (&settings->error);
-      read_prompt (settings, &settings->error);
+      g_clear_error (&settings->errors[GST_INTERNVL_CHECKED_PROMPT_PATH]);
+      read_prompt (settings, &settings->errors[GST_INTERNVL_CHECKED_PROMPT_PATH]);
       break;
     case PROP_SYSTEM_PROMPT:
-      set_text (settings, &settings->system_prompt, value, "system-prompt");
+      set_text (settings, &settings->system_prompt, value, GST_INTERNVL_CHECKED_SYSTEM_PROMPT, "system-prompt");
       break;
     case PROP_SAMPLING:
       settings->sampling = g_value_get_enum (value);
@@ -434,7 +439,7 @@ gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue
       settings->tokens = g_value_get_boolean (value);
       break;
     case PROP_ALERT_ON:
-      set_text (settings, &settings->alert_on, value, "alert-on");
+      set_text (settings, &settings->alert_on, value, GST_INTERNVL_CHECKED_ALERT_ON, "alert-on");
       break;
     case PROP_ALERT_HOLD:
       settings->alert_hold = g_value_get_uint64 (value);
@@ -557,6 +562,15 @@ gst_internvl_settings_get (const GstInternvlSettings *settings, guint id, GValue
   return TRUE;
 }
 
+GError *
+gst_internvl_settings_take_error (GstInternvlSettings *settings)
+{
+  for (guint i = 0; i < GST_INTERNVL_N_CHECKED; i++)
+    if (settings->errors[i])
+      return g_steal_pointer (&settings->errors[i]);
+  return NULL;
+}
+
 char *
 gst_internvl_settings_get_model_path (const GstInternvlSettings *settings)
 {
@@ -607,12 +621,12 @@ gst_internvl_settings_check (GstInternvlSettings *settings, GError **error)
     if (!read_prompt (settings, error))
       return FALSE;
     /* It was not there when it was set, and is now. */
-    if (g_error_matches (settings->error, G_FILE_ERROR, G_FILE_ERROR_NOENT))
-      g_clear_error (&settings->error);
+    g_clear_error (&settings->errors[GST_INTERNVL_CHECKED_PROMPT_PATH]);
   }
-  if (settings->error) {
-    g_propagate_error (error, g_error_copy (settings->error));
-    return FALSE;
-  }
+  for (guint i = 0; i < GST_INTERNVL_N_CHECKED; i++)
+    if (settings->errors[i]) {
+      g_propagate_error (error, g_error_copy (settings->errors[i]));
+      return FALSE;
+    }
   return TRUE;
 }

@@ -8,6 +8,17 @@
 
 G_BEGIN_DECLS
 
+/* Properties whose values can be wrong in ways that a GParamSpec doesn't know. */
+typedef enum {
+  GST_INTERNVL_CHECKED_PROMPT,
+  GST_INTERNVL_CHECKED_PROMPT_PATH,
+  GST_INTERNVL_CHECKED_SYSTEM_PROMPT,
+  GST_INTERNVL_CHECKED_CHOICES,
+  GST_INTERNVL_CHECKED_JSON_SCHEMA,
+  GST_INTERNVL_CHECKED_ALERT_ON,
+  GST_INTERNVL_N_CHECKED,
+} GstInternvlChecked;
+
 typedef struct {
   char *model_path, *device;    /* NULL: from the environment */
   gboolean share;
@@ -29,7 +40,8 @@ typedef struct {
   gboolean post_messages, tokens;
   char *alert_on;
   GstClockTime alert_hold;
-  GError *error;                /* of the last value that can't be used; the one before stays in force */
+  /* Of the last value that was set, if that can't be used; the one before stays in force. */
+  GError *errors[GST_INTERNVL_N_CHECKED];
 } GstInternvlSettings;
 
 enum {
@@ -46,6 +58,8 @@ void gst_internvl_settings_install (GObjectClass *klass);
 /* FALSE: no such property. With the lock that guards SETTINGS. */
 gboolean gst_internvl_settings_set (GstInternvlSettings *settings, guint id, const GValue *value);
 gboolean gst_internvl_settings_get (const GstInternvlSettings *settings, guint id, GValue *value);
+/* What is wrong, once; g_error_free, NULL if nothing is. */
+GError *gst_internvl_settings_take_error (GstInternvlSettings *settings);
 
 /* Folder of the model: the property, else $INTERNVL_MODEL; g_free, NULL if there is neither. */
 char *gst_internvl_settings_get_model_path (const GstInternvlSettings *settings);

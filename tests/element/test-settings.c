@@ -321,6 +321,51 @@ test_stats (void)
   finish (&f);
 }
 
+/* Set before the start, in any order among others that are fine: the start tells, and none is forgotten over another. */
+static void
+test_wrong_before_start (void)
+{
+  static const struct
+  {
+    const char *properties, *part;
+  } cases[] = {
+    {"choices=<a,a> prompt=fine", "choices hold one twice"},
+    {"prompt=fine choices=<a,a>", "choices hold one twice"},
+    {"json-schema=[] alert-on=yes system-prompt=fine", "json-schema is not an object"},
+    {"choices=<a,b> json-schema={} prompt=fine", "choices: empty those first"},
+    {"json-schema={} choices=<a,b> alert-on=yes", "json-schema: unset that first"},
+    {"prompt-path=/nowhere.txt prompt=fine", "/nowhere.txt"},
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    Fixture f = {.bus = gst_bus_new () };
+    g_autofree char *launch = g_strdup_printf ("internvl model-path=%s %s", test_model_path (), cases[i].properties);
+
+    f.element = gst_object_ref_sink (gst_parse_launch (launch, NULL));
+    gst_element_set_bus (f.element, f.bus);
+    g_assert_cmpint (gst_element_set_state (f.element, GST_STATE_READY), ==, GST_STATE_CHANGE_FAILURE);
+    g_autoptr (GstMessage) message = wait_message (&f, GST_MESSAGE_ERROR);
+    g_autoptr (GError) error = NULL;
+    gst_message_parse_error (message, &error, NULL);
+    if (!strstr (error->message, cases[i].part))
+      g_error ("\"%s\" doesn't say \"%s\"", error->message, cases[i].part);
+    gst_element_set_state (f.element, GST_STATE_NULL);
+    gst_element_set_bus (f.element, NULL);
+    gst_object_unref (f.element);
+    gst_object_unref (f.bus);
+  }
+
+  /* Two at once; with both mended, it starts. */
+  GstElement *element = gst_object_ref_sink (gst_element_factory_make ("internvl", NULL));
+  g_object_set (element, "model-path", test_model_path (), "json-schema", "{", "alert-on", "\xff", NULL);
+  g_object_set (element, "alert-on", "yes", NULL);
+  g_assert_cmpint (gst_element_set_state (element, GST_STATE_READY), ==, GST_STATE_CHANGE_FAILURE);
+  g_object_set (element, "json-schema", "{}", NULL);
+  g_assert_cmpint (gst_element_set_state (element, GST_STATE_READY), ==, GST_STATE_CHANGE_SUCCESS);
+  gst_element_set_state (element, GST_STATE_NULL);
+  gst_object_unref (element);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -334,6 +379,7 @@ main (int argc, char **argv)
   add ("latency", test_latency);
   add ("result-shapes", test_result_shapes);
   add ("stats", test_stats);
+  add ("wrong-before-start", test_wrong_before_start);
   int status = g_test_run ();
   gst_deinit ();
   return status;
