@@ -150,6 +150,7 @@ halt_threads (void)
   while (n_threads > own && g_cond_wait_until (&living_changed, &living_lock, end)) {
   }
   g_mutex_unlock (&living_lock);
+  ivl_vk_pipelines_halt (end);
 }
 
 static GPid registered; /* a process forked off has none of the threads */
@@ -287,7 +288,6 @@ static gboolean
 start_threads (IvlModel *self, GError **error)
 {
   GError *cause = NULL;
-  wait_at_exit ();
   g_mutex_lock (&living_lock);
   self->id = ++next_id;
   living = g_list_prepend (living, self);
@@ -354,6 +354,7 @@ ivl_model_load (IvlDevice *device, const char *path, const IvlModelParams *param
       || !(checkpoint = ivl_checkpoint_open (path, self->config, error))
       || !check_memory (self, checkpoint, dtype, error))
     goto fail;
+  wait_at_exit ();
   ivl_model_prepare_pipelines (self, checkpoint, dtype, max_decoder_rows (self));
   if (!ivl_weights_load (&self->weights, device, checkpoint, self->config, dtype, self->context_tokens, cancellable,
                          error)

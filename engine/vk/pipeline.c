@@ -182,16 +182,55 @@ ivl_vk_pipeline_get (IvlDevice *device, IvlKernelId kernel, const guint32 *specs
 
 #define MOST_WORKERS 8
 
+static GMutex making_lock;
+static GCond made;
+static guint n_making; /* by workers, of all devices */
+static bool halted;
+
+static bool
+begin_making (void)
+{
+  g_mutex_lock (&making_lock);
+  bool going = !halted;
+  n_making += going;
+  g_mutex_unlock (&making_lock);
+  return going;
+}
+
+static void
+end_making (void)
+{
+  g_mutex_lock (&making_lock);
+  n_making--;
+  g_cond_broadcast (&made);
+  g_mutex_unlock (&making_lock);
+}
+
+bool
+ivl_vk_pipelines_halt (gint64 until)
+{
+  g_mutex_lock (&making_lock);
+  halted = true;
+  while (n_making > 0 && g_cond_wait_until (&made, &making_lock, until)) {
+  }
+  bool none = n_making == 0;
+  g_mutex_unlock (&making_lock);
+  return none;
+}
+
 static void
 prepare (gpointer data, gpointer user_data)
 {
   g_autofree PipelineKey *key = data;
   IvlDevice *device = user_data;
+  if (!begin_making ())
+    return;
   g_mutex_lock (&device->pipeline_lock);
   Entry *entry = g_hash_table_lookup (device->pipelines, key);
   if (entry && entry->state == WAITING)
     make_entry (device, key, entry, NULL);
   g_mutex_unlock (&device->pipeline_lock);
+  end_making ();
 }
 
 void

@@ -37,5 +37,8 @@ const IvlVkPipeline *ivl_vk_pipeline_get (IvlDevice *device, IvlKernelId kernel,
 void ivl_vk_pipeline_prepare (IvlDevice *device, IvlKernelId kernel, const guint32 *specs, guint n_specs);
 /* What no thread has begun yet isn't prepared. */
 void ivl_vk_pipelines_forget (IvlDevice *device);
+/* For the end of the process: no device's threads begin another, and those that are at one have made it on return. FALSE: not
+ * by UNTIL on the monotonic clock. */
+bool ivl_vk_pipelines_halt (gint64 until);
 
 #endif

@@ -2,6 +2,7 @@
  * and objects given back at odd moments. Every answer that is let run must be the reference's. */
 #include "ask.h"
 #include "model/decoder.h"
+#include "vk/pipeline.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -635,6 +636,43 @@ test_exit (gconstpointer data)
   ivl_model_unref (model);
   if (drop)
     inbox_wait (&inbox, G_N_ELEMENTS (replies));
+  g_clear_pointer (&golden, golden_free); /* exit doesn't come back for it */
+  exit (0);
+}
+
+/* As check_threads. */
+static void
+check_pipelines (void)
+{
+  if (!ivl_vk_pipelines_halt (0))
+    _exit (1);
+}
+
+/* With pipelines still being made ahead for it, which are none of its threads'. */
+static void
+test_exit_loaded (void)
+{
+  if (!g_test_subprocess ()) {
+    g_autoptr (GError) error = NULL;
+    g_autofree char *cache = g_dir_make_tmp ("internvl-exit-XXXXXX", &error);
+    g_assert_no_error (error);
+    g_autofree char *before = g_strdup (g_getenv ("INTERNVL_CACHE"));
+    g_setenv ("INTERNVL_CACHE", cache, TRUE);
+    for (guint i = 0; i < 3; i++) {
+      g_test_trap_subprocess (NULL, 0, 0);
+      g_test_trap_assert_passed ();
+    }
+    if (before)
+      g_setenv ("INTERNVL_CACHE", before, TRUE);
+    else
+      g_unsetenv ("INTERNVL_CACHE");
+    g_assert_cmpint (rmdir (cache), ==, 0); /* nobody got as far as to keep them */
+    return;
+  }
+  g_autoptr (Golden) golden = golden_open (NAME);
+  atexit (check_pipelines);
+  golden_load (golden, NULL);
+  g_clear_pointer (&golden, golden_free);
   exit (0);
 }
 
@@ -655,6 +693,7 @@ main (int argc, char **argv)
   g_test_add_data_func ("/engine/busy", NULL, test_busy);
   g_test_add_data_func ("/engine/unref-in-callback", NULL, test_unref_in_callback);
   g_test_add_data_func ("/engine/exit/while-answering", GINT_TO_POINTER (FALSE), test_exit);
+  g_test_add_func ("/engine/exit/loaded", test_exit_loaded);
   g_test_add_data_func ("/engine/exit/while-freeing", GINT_TO_POINTER (TRUE), test_exit);
   return g_test_run ();
 }
