@@ -437,12 +437,14 @@ create_device (IvlDevice *self, GError **error)
   VkPhysicalDeviceVulkan12Features want = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
                                             .hostQueryReset = v12.hostQueryReset };
 #ifdef VK_KHR_cooperative_matrix
-  if (has_coopmat && coopmat.cooperativeMatrix && full.computeFullSubgroups && v12.shaderFloat16 && v12.vulkanMemoryModel)
+  /* With the memory model on, barriers of the other kernels too need its device scope. */
+  if (has_coopmat && coopmat.cooperativeMatrix && full.computeFullSubgroups && v12.shaderFloat16 && v12.vulkanMemoryModel
+      && v12.vulkanMemoryModelDeviceScope)
     query_coopmat (self);
   if (self->coopmat_m) {
     enabled[n_enabled++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
     enabled[n_enabled++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
-    want.shaderFloat16 = want.vulkanMemoryModel = VK_TRUE;
+    want.shaderFloat16 = want.vulkanMemoryModel = want.vulkanMemoryModelDeviceScope = VK_TRUE;
     full = (VkPhysicalDeviceSubgroupSizeControlFeaturesEXT){
       .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES_EXT, .computeFullSubgroups = VK_TRUE
     };

@@ -1,12 +1,12 @@
 /* Converted weights in the cache folder: whatever lies there, the weights on the device are those that converting makes. */
 #include "golden.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "model/weights.h"
@@ -381,26 +381,46 @@ test_unwritable (void)
   g_assert_cmpuint (find_files (&path), ==, 0);
 }
 
-/* A limit on a file's size stands for a full disk. */
+/* In libc's place, for the engine's files: a limit on the size of all would be one for the memory of drivers, too, which
+ * comes out of files. */
+static enum { ROOM, FULL, FULL_LATER } disk;
+
+int
+fallocate (int fd, int mode, off_t offset, off_t bytes)
+{
+  if (disk != ROOM) {
+    errno = disk == FULL ? ENOSPC : EOPNOTSUPP;
+    return -1;
+  }
+  return (int) syscall (SYS_fallocate, fd, mode, offset, bytes);
+}
+
+ssize_t
+pwrite (int fd, const void *data, size_t bytes, off_t offset)
+{
+  if (disk != ROOM && offset + (off_t) bytes > 100000) {
+    errno = ENOSPC;
+    return -1;
+  }
+  return syscall (SYS_pwrite64, fd, data, bytes, offset);
+}
+
+/* Told by the file system at once, or by the write that doesn't fit any more. */
 static void
 test_full_disk (void)
 {
-  gboolean hit;
   empty_folder ();
   g_autofree char *want = converted (IVL_DTYPE_Q8);
-  struct rlimit before, limit;
-  g_assert_cmpint (getrlimit (RLIMIT_FSIZE, &before), ==, 0);
-  signal (SIGXFSZ, SIG_IGN);
-  limit = before;
-  limit.rlim_cur = 100000;
-  g_assert_cmpint (setrlimit (RLIMIT_FSIZE, &limit), ==, 0);
-  g_autofree char *got = load (IVL_DTYPE_Q8, MAPPED, &hit);
-  g_assert_cmpint (setrlimit (RLIMIT_FSIZE, &before), ==, 0);
-  g_assert_cmpstr (got, ==, want);
-  g_assert_false (hit);
-  g_assert_cmpuint (take_messages (), ==, 1);
-  char *path;
-  g_assert_cmpuint (find_files (&path), ==, 0);
+  for (disk = FULL; disk <= FULL_LATER; disk++) {
+    gboolean hit;
+    char *path;
+    g_autofree char *got = load (IVL_DTYPE_Q8, MAPPED, &hit);
+    g_assert_cmpstr (got, ==, want);
+    g_assert_false (hit);
+    g_assert_cmpuint (take_messages (), ==, 1);
+    g_assert_cmpuint (find_files (&path), ==, 0);
+  }
+  disk = ROOM;
 }
 
 static void
