@@ -405,8 +405,11 @@ check_settings (GstInternvl *self)
   g_mutex_lock (&self->wanted_lock);
   gboolean ok = gst_internvl_settings_check (&self->wanted, &error);
   gboolean passthrough = self->wanted.on_error == GST_INTERNVL_ON_ERROR_PASSTHROUGH;
+  g_autofree char *odd = gst_internvl_settings_find_odd_time (&self->wanted);
   take_wanted (self);
   g_mutex_unlock (&self->wanted_lock);
+  if (odd)
+    GST_ELEMENT_WARNING (self, LIBRARY, SETTINGS, ("%s.", odd), (NULL));
   if (!ok && passthrough)
     gst_internvl_post_warning (GST_ELEMENT (self), error, 0);
   else if (!ok)
@@ -484,7 +487,7 @@ gst_internvl_change_state (GstElement *element, GstStateChange transition)
     case GST_STATE_CHANGE_PAUSED_TO_READY:
       gst_internvl_worker_stop (self->worker);
       gst_internvl_forget_stream (self);
-      self->have_info = FALSE;
+      self->have_info = self->seen_caps = FALSE;
       g_mutex_lock (&self->lock);
       gst_clear_event (&self->text_stream_start);
       g_mutex_unlock (&self->lock);

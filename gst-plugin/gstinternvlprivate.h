@@ -41,6 +41,7 @@ struct _GstInternvl
   GstSegment segment;
   GstVideoInfo info;
   gboolean have_info, have_segment;
+  gboolean seen_caps;           /* good ones or not */
   gboolean passthrough;         /* on-error, since the start */
   gboolean started;             /* policy is known */
   gboolean live;

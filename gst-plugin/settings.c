@@ -630,3 +630,22 @@ gst_internvl_settings_check (GstInternvlSettings *settings, GError **error)
     }
   return TRUE;
 }
+
+char *
+gst_internvl_settings_find_odd_time (const GstInternvlSettings *settings)
+{
+  const struct
+  {
+    const char *name;
+    GstClockTime value;
+  } times[] = {
+    {"chunk-duration", settings->chunks.chunk_duration}, {"chunk-stride", settings->chunks.chunk_stride},
+    {"first-chunk-duration", settings->chunks.first_duration}, {"alert-hold", settings->alert_hold},
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (times); i++)
+    if (times[i].value > 0 && times[i].value < GST_MSECOND)
+      return g_strdup_printf ("%s is %" G_GUINT64_FORMAT " nanoseconds, less than any frame lasts; a second is 1000000000",
+          times[i].name, times[i].value);
+  return NULL;
+}

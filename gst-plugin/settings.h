@@ -67,5 +67,7 @@ char *gst_internvl_settings_get_model_path (const GstInternvlSettings *settings)
 const char *gst_internvl_settings_get_prompt (const GstInternvlSettings *settings);
 /* Whether the element could start with these: looks for files, doesn't read the model. */
 gboolean gst_internvl_settings_check (GstInternvlSettings *settings, GError **error);
+/* A time that looks as if it were meant in another unit, as the text of a warning; g_free, NULL if none does. */
+char *gst_internvl_settings_find_odd_time (const GstInternvlSettings *settings);
 
 G_END_DECLS

@@ -308,6 +308,10 @@ gst_internvl_chain (GstPad *pad, GstObject *parent, GstBuffer *buffer)
     if (self->passthrough)
       return push_video (self, buffer);
     gst_buffer_unref (buffer);
+    /* Bad caps were told already. */
+    if (!self->seen_caps)
+      GST_ELEMENT_ERROR (self, CORE, NEGOTIATION, ("The stream doesn't say what it is; put decodebin in front."),
+          ("no caps before the first buffer"));
     return GST_FLOW_NOT_NEGOTIATED;
   }
   if (!self->started)
@@ -410,6 +414,7 @@ set_caps (GstInternvl *self, GstEvent *event)
   GstCaps *caps;
 
   gst_event_parse_caps (event, &caps);
+  self->seen_caps = TRUE;
   const gboolean video = gst_internvl_dma_frames_parse_caps (&info, caps);
   if (!video || GST_VIDEO_INFO_WIDTH (&info) <= 0 || GST_VIDEO_INFO_HEIGHT (&info) <= 0) {
     const char *why = video ? "Frames without a pixel have nothing to be asked about; look at what is in front."

@@ -319,6 +319,8 @@ read_all (IvlGguf *self, const guint8 *all, GError **error)
   const guint8 *magic = take (&c, 4);
   guint32 version = take_u32 (&c);
   guint64 n_tensors = take_u64 (&c), n_values = take_u64 (&c);
+  if (memcmp (magic, "vers", 4) == 0)
+    return refuse (self, error, "a Git LFS pointer, not the weights: fetch them with \"git lfs pull\"");
   if (memcmp (magic, "GGUF", 4) != 0)
     return refuse (self, error, "not a GGUF file");
   if (version != 2 && version != 3) {

@@ -284,6 +284,8 @@ static gboolean
 check_header_size (const char *name, const guint8 *first, guint64 file_size, guint64 *header_bytes, GError **error)
 {
   guint64 n;
+  if (memcmp (first, "version ", 8) == 0)
+    return ivl_fail (error, IVL_ERROR_BAD_MODEL, "%s: a Git LFS pointer, not the weights: fetch them with \"git lfs pull\"", name);
   memcpy (&n, first, sizeof n);
   n = GUINT64_FROM_LE (n);
   if (n < 2 || n > file_size - 8)

@@ -296,6 +296,28 @@ test_meta_of_another_size (void)
   finish (&c);
 }
 
+/* A file as it is, say: no caps at all. */
+static void
+test_no_caps (void)
+{
+  for (guint passthrough = 0; passthrough < 2; passthrough++) {
+    GstSegment segment;
+    Case c;
+
+    begin (&c, passthrough ? "on-error=passthrough" : "");
+    gst_segment_init (&segment, GST_FORMAT_BYTES);
+    GstPad *sink = gst_element_get_static_pad (c.element, "sink");
+    gst_pad_send_event (sink, gst_event_new_stream_start ("file"));
+    gst_pad_send_event (sink, gst_event_new_segment (&segment));
+    g_assert_cmpint (gst_pad_chain (sink, gst_buffer_new_allocate (NULL, 100, NULL)), ==,
+        passthrough ? GST_FLOW_OK : GST_FLOW_NOT_NEGOTIATED);
+    g_assert_cmpuint (gst_harness_buffers_received (c.h), ==, passthrough);
+    g_assert_cmpuint (count_messages (&c, GST_MESSAGE_ERROR, "decodebin"), ==, !passthrough);
+    gst_object_unref (sink);
+    finish (&c);
+  }
+}
+
 /* ---- time ---- */
 
 static void
@@ -442,6 +464,7 @@ main (int argc, char **argv)
   add ("interlaced", test_interlaced);
   add ("planes", test_planes);
   add ("meta-of-another-size", test_meta_of_another_size);
+  add ("no-caps", test_no_caps);
   add ("times", test_times);
   add ("wrong-schema", test_wrong_schema);
   add ("many-choices", test_many_choices);

@@ -366,6 +366,30 @@ test_wrong_before_start (void)
   gst_object_unref (element);
 }
 
+/* Seconds, where nanoseconds are wanted: taken as they are, and told. */
+static void
+test_odd_times (void)
+{
+  static const char *names[] = { "chunk-duration", "chunk-stride", "first-chunk-duration", "alert-hold" };
+
+  for (guint i = 0; i < G_N_ELEMENTS (names); i++)
+    for (guint odd = 0; odd < 2; odd++) {
+      Fixture f = { 0 };
+      g_autofree char *properties = g_strdup_printf ("policy=all %s=%s", names[i], odd ? "4" : "1000000");
+
+      begin (&f, properties, FALSE);
+      GstMessage *message = gst_bus_pop_filtered (f.bus, GST_MESSAGE_WARNING);
+      g_assert_cmpint (message != NULL, ==, odd);
+      if (odd) {
+        g_autoptr (GError) error = NULL;
+        gst_message_parse_warning (message, &error, NULL);
+        g_assert_true (g_str_has_prefix (error->message, names[i]));
+        gst_message_unref (message);
+      }
+      finish (&f);
+    }
+}
+
 int
 main (int argc, char **argv)
 {
@@ -380,6 +404,7 @@ main (int argc, char **argv)
   add ("result-shapes", test_result_shapes);
   add ("stats", test_stats);
   add ("wrong-before-start", test_wrong_before_start);
+  add ("odd-times", test_odd_times);
   int status = g_test_run ();
   gst_deinit ();
   return status;

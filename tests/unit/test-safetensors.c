@@ -410,6 +410,10 @@ test_sharded (void)
   ivl_safetensors_free (file);
   g_assert_null (ivl_safetensors_open (folder, &error));
   assert_error_is (error, IVL_ERROR_BAD_MODEL, "model-00002-of-00002.safetensors: a header of");
+  /* A clone without LFS. */
+  g_assert_true (g_file_set_contents (path, "version https://git-lfs.github.com/spec/v1\n", -1, NULL));
+  g_assert_null (ivl_safetensors_open (folder, &error));
+  assert_error_is (error, IVL_ERROR_BAD_MODEL, "git lfs pull");
 
   g_assert_cmpint (unlink (path), ==, 0);
   g_assert_null (ivl_safetensors_open (folder, &error));
