@@ -129,15 +129,14 @@ ivl_attention_with (IvlVkStream *stream, const IvlAttention *a, IvlAttentionVari
 }
 
 void
-ivl_rope_cache (IvlVkStream *stream, IvlRows qkv, guint n_rows, guint heads, guint kv_heads, guint head_dim,
-                IvlSpan rows, guint row_base, IvlSpan table, IvlSpan cache)
+ivl_rope_cache (IvlVkStream *stream, IvlRows qkv, guint n_rows, const IvlRope *rope)
 {
-  struct IvlPushRope push = { .n_rows = n_rows, .row_base = row_base, .offset = (guint32) qkv.offset,
+  struct IvlPushRope push = { .n_rows = n_rows, .row_base = rope->row_base, .offset = (guint32) qkv.offset,
                               .pitch = qkv.pitch };
-  guint half = head_dim / 2, lanes = MAX (64 / half, 1) * half;
-  guint32 specs[] = { lanes, head_dim, heads, kv_heads };
-  IvlSpan spans[] = { qkv.span, rows, table, cache };
+  guint half = rope->head_dim / 2, lanes = MAX (64 / half, 1) * half;
+  guint32 specs[] = { lanes, rope->head_dim, rope->heads, rope->kv_heads };
+  IvlSpan spans[] = { qkv.span, rope->rows, rope->table, rope->cache };
   ivl_vk_dispatch (stream, IVL_K_ROPE_CACHE, specs, G_N_ELEMENTS (specs), spans, &push, sizeof push,
-                   ivl_groups_for (qkv.span.buffer->device, (guint64) n_rows * (heads + 2 * kv_heads) * head_dim / 2,
-                                   lanes));
+                   ivl_groups_for (qkv.span.buffer->device,
+                                   (guint64) n_rows * (rope->heads + 2 * rope->kv_heads) * half, lanes));
 }

@@ -37,10 +37,9 @@ typedef enum {
 /* For checks and timing. PART: keys that a workgroup takes of an item of one row, a multiple of IVL_KV_PAGE, or 0. */
 void ivl_attention_with (IvlVkStream *stream, const IvlAttention *args, IvlAttentionVariant variant, guint part);
 
-/* Rotates q in QKV [n_rows, (heads + 2 kv_heads) * head_dim] and stores k and v into CACHE. Of every head of q and k the
- * pairs that are rotated, (j, j + d / 2), come side by side; q and what is in the cache have all in its place.
- * ROWS: IvlRow, from row_base on. TABLE: cos, sin pairs [positions, head_dim / 2]. */
-void ivl_rope_cache (IvlVkStream *stream, IvlRows qkv, guint n_rows, guint heads, guint kv_heads, guint head_dim,
-                     IvlSpan rows, guint row_base, IvlSpan table, IvlSpan cache);
+/* Rotates q in QKV [n_rows, (heads + 2 kv_heads) * head_dim] and stores k and v into the cache. Of every head of q and k the
+ * pairs that are rotated, (j, j + d / 2), come side by side; q and what is in the cache have each value in its place. For
+ * where the matmul's epilogue can't (gemm.h). */
+void ivl_rope_cache (IvlVkStream *stream, IvlRows qkv, guint n_rows, const IvlRope *rope);
 
 #endif

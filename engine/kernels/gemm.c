@@ -12,11 +12,12 @@ const char *const ivl_gemm_variant_names[IVL_N_GEMM_VARIANTS] = { "texel", "buff
  * from four rows on, arithmetic and its instructions bound. Unrolling two steps changes nothing; fma () is for newer ones.
  * On 26.2 the same tiles are best: 16x16 42, 32x8 37, 24x16 39, 32x16 31, 8x32 36. */
 const IvlGemmShader ivl_gemm_shaders[] = {
-#define KERNELS(NAME)                                                                                      \
+#define DTYPES(NAME)                                                                                       \
   {                                                                                                        \
     IVL_K_GEMM_F32_##NAME, IVL_K_GEMM_F16_##NAME, IVL_K_GEMM_BF16_##NAME, IVL_K_GEMM_Q8_##NAME,            \
       IVL_K_GEMM_Q4_##NAME,                                                                                \
   }
+#define KERNELS(NAME) DTYPES (NAME), DTYPES (NAME##_ROPE)
 #define REGISTERS(ROWS, COLUMNS)                                                                           \
   { IVL_GEMM_TEXEL, ROWS, COLUMNS, 0, 0, KERNELS (ROWS##X##COLUMNS##_TEXEL) },                             \
   { IVL_GEMM_BUFFER, ROWS, COLUMNS, 0, 0, KERNELS (ROWS##X##COLUMNS##_BUFFER) }
@@ -30,10 +31,13 @@ const IvlGemmShader ivl_gemm_shaders[] = {
   TILED (32, 64, 128), TILED (64, 64, 128), TILED (128, 128, 256),
 #undef TILED
 #undef KERNELS
+#undef DTYPES
 #if IVL_COOPMAT_SHADERS
   { IVL_GEMM_COOPMAT, 64, 64, 4, 16384,
     { IVL_N_KERNELS, IVL_K_GEMM_F16_64X64_COOPMAT, IVL_K_GEMM_BF16_64X64_COOPMAT, IVL_K_GEMM_Q8_64X64_COOPMAT,
-      IVL_K_GEMM_Q4_64X64_COOPMAT } },
+      IVL_K_GEMM_Q4_64X64_COOPMAT },
+    { IVL_N_KERNELS, IVL_K_GEMM_F16_64X64_COOPMAT_ROPE, IVL_K_GEMM_BF16_64X64_COOPMAT_ROPE,
+      IVL_K_GEMM_Q8_64X64_COOPMAT_ROPE, IVL_K_GEMM_Q4_64X64_COOPMAT_ROPE } },
 #endif
 };
 const guint ivl_n_gemm_shaders = G_N_ELEMENTS (ivl_gemm_shaders);
@@ -191,11 +195,17 @@ ivl_gemm (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlR
   ivl_gemm_with (stream, weight, x, m, y, epilogue, ivl_gemm_choose (x.span.buffer->device, weight, m));
 }
 
+gboolean
+ivl_gemm_takes_rope (const IvlDevice *device, const IvlRope *rope)
+{
+  return MAX (rope->table.size, rope->rows.size) / 16 <= device->properties.limits.maxTexelBufferElements;
+}
+
 #define REDUCE_LANES 64
 
 /* The parts in SCRATCH, [parts, m, pitch], into y with the epilogue. */
 static void
-reduce (IvlVkStream *stream, IvlSpan *spans, const guint32 *specs, const struct IvlPushGemm *whole,
+reduce (IvlVkStream *stream, IvlKernelId kernel, IvlSpan *spans, const guint32 *specs, const struct IvlPushGemm *whole,
         IvlSpan scratch, guint pitch, guint parts)
 {
   IvlDevice *device = scratch.buffer->device;
@@ -205,7 +215,7 @@ reduce (IvlVkStream *stream, IvlSpan *spans, const guint32 *specs, const struct 
   push.x_pitch = pitch;
   guint32 own[] = { REDUCE_LANES, specs[1], specs[2], specs[3], specs[4] };
   spans[0] = spans[1] = scratch;
-  ivl_vk_dispatch (stream, IVL_K_GEMM_REDUCE, own, G_N_ELEMENTS (own), spans, &push, sizeof push,
+  ivl_vk_dispatch (stream, kernel, own, G_N_ELEMENTS (own), spans, &push, sizeof push,
                    ivl_groups_for (device, (guint64) push.m * ((push.n + 1) / 2), REDUCE_LANES));
 }
 
@@ -216,6 +226,7 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
   IvlDevice *device = x.span.buffer->device;
   const IvlGemmShader *chosen = &ivl_gemm_shaders[choice.shader];
   g_assert (!epilogue->norm || (!epilogue->scale && ivl_gemm_can_norm (chosen, w)));
+  const IvlRope *rope = epilogue->rope;
   for (guint s = 0; s < w->n_slices; s++) {
     const IvlGemmShader *shader = chosen;
     guint64 texels = MAX (x.span.size, w->slices[s].size) / 16;
@@ -230,17 +241,24 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
       .y_offset = (guint32) y.offset, .y_pitch = y.pitch,
       .n_base = s * w->slice_n,
       .w_up = weight_up (w), .eps = epilogue->norm_eps,
+      .row_base = rope ? rope->row_base : 0,
     };
     gboolean coopmat = shader->variant == IVL_GEMM_COOPMAT;
     guint32 specs[] = { lanes, epilogue->bias != NULL, epilogue->act, epilogue->scale != NULL, epilogue->add,
                         coopmat ? device->coopmat_m : device->fused, epilogue->norm != NULL, device->coopmat_n,
                         device->coopmat_k };
+    if (rope) {
+      specs[2] = rope->head_dim;
+      specs[3] = rope->heads;
+      specs[4] = rope->kv_heads;
+    }
     guint n_specs = coopmat ? 9 : 7;
     guint32 no_epilogue[G_N_ELEMENTS (specs)] = { lanes };
     memcpy (no_epilogue + 5, specs + 5, 4 * sizeof *specs);
     IvlSpan unused = { x.span.buffer, x.span.offset, 16 };
     IvlSpan factors = epilogue->norm ? *epilogue->norm : epilogue->scale ? *epilogue->scale : unused;
-    IvlSpan spans[] = { x.span, w->slices[s], epilogue->bias ? *epilogue->bias : unused, factors, y.span };
+    IvlSpan spans[] = { x.span, w->slices[s], epilogue->bias ? *epilogue->bias : unused, factors, y.span,
+                        rope ? rope->rows : unused, rope ? rope->cache : unused, rope ? rope->table : unused };
     IvlGroups groups = { (m + shader->rows - 1) / shader->rows, (n + columns - 1) / columns, choice.parts };
     IvlSpan scratch;
     if (groups.z > 1 && !ivl_vk_scratch (stream, &scratch))
@@ -255,10 +273,11 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
       ivl_vk_dispatch (stream, shader->kernels[w->dtype], no_epilogue, n_specs, part_spans, &part,
                        sizeof part, groups);
       ivl_vk_note_work (stream, 2.0 * m * n * w->k, (double) w->slices[s].size + 4.0 * m * w->k);
-      reduce (stream, spans, specs, &push, scratch, pitch, groups.z);
+      reduce (stream, rope ? IVL_K_GEMM_REDUCE_ROPE : IVL_K_GEMM_REDUCE, spans, specs, &push, scratch, pitch, groups.z);
       ivl_vk_note_work (stream, 0, 4.0 * m * n);
     } else {
-      ivl_vk_dispatch (stream, shader->kernels[w->dtype], specs, n_specs, spans, &push, sizeof push, groups);
+      ivl_vk_dispatch (stream, (rope ? shader->rope_kernels : shader->kernels)[w->dtype], specs, n_specs, spans, &push,
+                       sizeof push, groups);
       ivl_vk_note_work (stream, 2.0 * m * n * w->k, (double) w->slices[s].size + 4.0 * m * (w->k + (double) n));
     }
   }

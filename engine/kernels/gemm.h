@@ -51,6 +51,15 @@ guint64 ivl_weight_slice_bytes (IvlDtype dtype, guint n, guint k);
 
 typedef enum { IVL_ACT_NONE, IVL_ACT_GELU, IVL_ACT_SWIGLU } IvlAct;
 
+/* Of a decoder's q, k and v: what rotates q and k, and the cache that takes k and v. */
+typedef struct {
+  guint heads, kv_heads, head_dim;
+  IvlSpan rows;   /* IvlRow, from row_base on */
+  guint row_base;
+  IvlSpan table;  /* cos, sin pairs [positions, head_dim / 2] */
+  IvlSpan cache;  /* [slots, 2, kv_heads, head_dim] */
+} IvlRope;
+
 typedef struct {
   const IvlSpan *bias;  /* f32 [n], or NULL */
   const IvlSpan *scale; /* f32 [n], or NULL: LayerScale */
@@ -58,7 +67,13 @@ typedef struct {
   gboolean add;         /* y += instead of y = */
   const IvlSpan *norm;  /* f32 [k], or NULL: x's rows go in by their RMSNorm with these weights; see ivl_gemm_norms */
   float norm_eps;
+  const IvlRope *rope;  /* or NULL. Columns are q, k and v, a head's of q and k in the pairs that are rotated, 0, d / 2, 1,
+                         * d / 2 + 1, ... Rotated q goes to y, rotated k and v to the cache, each value in its place.
+                         * With a norm and a bias, nothing else; see ivl_gemm_takes_rope */
 } IvlGemmEpilogue;
+
+/* Whether the epilogue can be ROPE's; else ivl_rope_cache (attention.h) does that to what is in y. */
+gboolean ivl_gemm_takes_rope (const IvlDevice *device, const IvlRope *rope);
 
 void ivl_gemm (IvlVkStream *stream, const IvlWeight *weight, IvlRows x, guint m, IvlRows y,
                const IvlGemmEpilogue *epilogue);
@@ -85,6 +100,7 @@ typedef struct {
   guint lanes;           /* of a workgroup; 0: one subgroup, each lane with its own columns; coopmat: four subgroups */
   guint shared_bytes;
   IvlKernelId kernels[IVL_N_DTYPES]; /* IVL_N_KERNELS: none */
+  IvlKernelId rope_kernels[IVL_N_DTYPES]; /* the same with RoPE in the epilogue */
 } IvlGemmShader;
 extern const IvlGemmShader ivl_gemm_shaders[];
 extern const guint ivl_n_gemm_shaders;

@@ -178,9 +178,13 @@ record_layer (const IvlDecoderRun *run, IvlKvCache *cache, IvlVkStream *stream, 
   IvlSpan kv = { cache->layers[i], 0, cache->layers[i]->size };
 
   IvlNorm norm = { .rms = TRUE, .eps = (float) config->text.rms_eps, .weight = &layer->input_norm };
+  IvlRope rope = { config->text.heads, config->text.kv_heads, d, run->rows, 0, decoder->rope, kv };
+  gboolean fused = ivl_gemm_takes_rope (run->device, &rope);
   ivl_norm_gemm (stream, &norm, x, l->n_rows, h, &layer->qkv, qkv,
-                 &(IvlGemmEpilogue){ .bias = layer->qkv_bias.buffer ? &layer->qkv_bias : NULL });
-  ivl_rope_cache (stream, qkv, l->n_rows, config->text.heads, config->text.kv_heads, d, run->rows, 0, decoder->rope, kv);
+                 &(IvlGemmEpilogue){ .bias = layer->qkv_bias.buffer ? &layer->qkv_bias : NULL,
+                                     .rope = fused ? &rope : NULL });
+  if (!fused)
+    ivl_rope_cache (stream, qkv, l->n_rows, &rope);
   IvlAttention attention = {
     .heads = config->text.heads, .kv_heads = config->text.kv_heads, .head_dim = d, .causal = TRUE,
     .q = qkv, .kv = ivl_rows (kv, 2 * config->text.kv_heads * d), .v_column = config->text.kv_heads * d,

@@ -311,7 +311,7 @@ allocate_set (IvlVkStream *self, VkDescriptorSetLayout layout)
       guint32 sets = self->recording ? SETS_PER_POOL_KEPT : SETS_PER_POOL;
       VkDescriptorPoolSize sizes[] = {
         { VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, sets * IVL_MAX_BINDINGS },
-        { VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, sets * 4 },
+        { VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, sets * IVL_MAX_TEXELS },
       };
       VkDescriptorPoolCreateInfo info = { .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
                                           .maxSets = sets,

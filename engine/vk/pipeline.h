@@ -8,6 +8,7 @@
 #include "shader-table.h" /* enum IvlKernelId, generated */
 
 #define IVL_MAX_BINDINGS 10
+#define IVL_MAX_TEXELS 6 /* of them texel buffers: what descriptor pools are made for */
 #define IVL_MAX_SPECS 12
 #define IVL_PUSH_BYTES 128 /* what every Vulkan device has */
 

@@ -1,15 +1,23 @@
 /* What the variants of the matmul share: constants, bindings, the layout of weights (push.h) and the epilogue
  *   y = act (x . w^T + bias) * scale (+ y)
  * WTYPE: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4. TEXELS: x and w are read through texel buffers. PARTS: x is what a split
- * matmul left, as floats. */
+ * matmul left, as floats. ROPE: the decoder's q, k and v, of which a head of q and k has the pairs (j, j + d/2) side by
+ * side. Instead of the rest of the epilogue q is rotated, and rotated k and plain v go to the KV cache, each value in its
+ * place; see rope/rope_cache.comp, which does the same to what is in y. */
 
 #include "texels.h"
 
 layout (local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
 layout (constant_id = 1) const bool HAS_BIAS = false;
+#ifdef ROPE
+layout (constant_id = 2) const uint D = 64;
+layout (constant_id = 3) const uint HEADS = 1;
+layout (constant_id = 4) const uint KV_HEADS = 1;
+#else
 layout (constant_id = 2) const uint ACT = 0;       /* 0 none, 1 GELU, 2 SwiGLU on column pairs (gate, up) */
 layout (constant_id = 3) const bool HAS_SCALE = false;
 layout (constant_id = 4) const bool ADD = false;   /* to what y holds */
+#endif
 
 #ifdef PARTS
 layout (binding = 0, std430) readonly buffer X { float parts[]; };
@@ -19,7 +27,14 @@ INPUT (1, w_data);
 #endif
 SMALL_FLOATS (2, bias);
 SMALL_FLOATS (3, scale);
+#ifdef ROPE
+layout (binding = 4, std430) writeonly buffer Y { float y[]; };
+SMALL (5, rows);           /* an IvlRow a texel */
+layout (binding = 6, std430) writeonly buffer Cache { float cache[]; };
+SMALL_FLOATS (7, cos_sin); /* two pairs a texel */
+#else
 layout (binding = 4, std430) buffer Y { float y[]; };
+#endif
 layout (push_constant) uniform Push { IvlPushGemm p; };
 
 #if WTYPE >= 3
@@ -29,6 +44,44 @@ layout (push_constant) uniform Push { IvlPushGemm p; };
 #define BLOCK_TEXELS (WTYPE == 3 ? IVL_Q8_BLOCK_TEXELS : IVL_Q4_BLOCK_TEXELS)
 #endif
 
+#ifdef ROPE
+float
+activate (float sum, uint n)
+{
+  uint column = p.n_base + min (n, p.n - 1);
+  return HAS_BIAS ? sum + LOAD_SMALL (bias, column / 4)[column % 4] : sum;
+}
+
+void
+put (uint m, uint n, float a, float b)
+{
+  if (n >= p.n)
+    return;
+  uvec4 row = LOAD_SMALL (rows, p.row_base + m);
+  uint position = row.y, slot = row.z;
+  uint column = p.n_base + n, head = column / D, first = column, second = column + 1;
+  if (head < HEADS + KV_HEADS) {
+    uint j = column % D / 2, pair = position * (D / 2) + j;
+    vec4 two = LOAD_SMALL (cos_sin, pair / 2);
+    vec2 t = pair % 2 == 0 ? two.xy : two.zw;
+    float rotated = a * t.x - b * t.y;
+    b = b * t.x + a * t.y;
+    a = rotated;
+    first = head * D + j;
+    second = first + D / 2;
+  }
+  if (head < HEADS) {
+    uint to = p.y_offset + m * p.y_pitch;
+    y[to + first] = a;
+    y[to + second] = b;
+  } else {
+    uint to = slot * (2 * KV_HEADS * D) - HEADS * D;
+    cache[to + first] = a;
+    cache[to + second] = b;
+  }
+}
+
+#else
 float
 gelu (float v)
 {
@@ -66,6 +119,7 @@ put (uint m, uint n, float a, float b)
   if (n + 1 < p.n)
     y[at + 1] = ADD ? y[at + 1] + b : b;
 }
+#endif
 
 #ifndef PARTS
 /* Weights 8 * STEP to 8 * STEP + 7 along K of one column of a panel. */

@@ -32,6 +32,7 @@ struct IvlPushGemm {
   uint n_base;           /* of this slice of the weights, into bias, scale and y */
   float w_up;            /* cooperative matrices: a power of two that brings the weights into the range of f16 */
   float eps;             /* of the norm of x, where it is folded in */
+  uint row_base;         /* with RoPE: the IvlRow of row 0 */
 };
 
 /* Pitches, cols and offsets in vec4. */

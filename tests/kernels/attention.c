@@ -158,74 +158,47 @@ typedef struct {
   IvlVkStream *stream;
   IvlRows qkv;
   guint n_rows, heads, kv_heads, d;
-  IvlSpan rows, table, cache;
+  IvlRope rope;
 } RopeArgs;
 
 static void
 record_rope (gpointer data)
 {
   RopeArgs *a = data;
-  ivl_rope_cache (a->stream, a->qkv, a->n_rows, a->heads, a->kv_heads, a->d, a->rows, 2, a->table, a->cache);
+  ivl_rope_cache (a->stream, a->qkv, a->n_rows, &a->rope);
 }
 
 static void
 run_rope (Check *c, RopeArgs *a)
 {
-  enum { POSITIONS = 50, SLOTS = 90 };
   guint half = a->d / 2, width = (a->heads + 2 * a->kv_heads) * a->d, pitch = width + 4, kv_width = 2 * a->kv_heads * a->d;
-  gsize qkv_floats = 4 + (gsize) a->n_rows * pitch, cache_floats = (gsize) SLOTS * kv_width;
+  gsize qkv_floats = 4 + (gsize) a->n_rows * pitch, cache_floats = (gsize) REF_ROPE_SLOTS * kv_width;
   g_autofree float *qkv = check_random_floats (c, qkv_floats, 1), *cache = check_random_floats (c, cache_floats, 1);
-  g_autofree float *table = g_new (float, POSITIONS * half * 2);
-  for (guint p = 0; p < POSITIONS; p++)
-    for (guint j = 0; j < half; j++) {
-      double angle = p * pow (10000, -2.0 * j / a->d);
-      table[(p * half + j) * 2] = (float) cos (angle);
-      table[(p * half + j) * 2 + 1] = (float) sin (angle);
-    }
+  g_autofree float *table = ref_rope_table (a->d);
   g_autofree IvlRow *rows = g_new0 (IvlRow, a->n_rows + 2);
   for (guint r = 0; r < a->n_rows; r++) {
-    rows[2 + r].position = check_below (c, POSITIONS);
-    rows[2 + r].slot = (r * 7 + 3) % SLOTS;
+    rows[2 + r].position = check_below (c, REF_ROPE_POSITIONS);
+    rows[2 + r].slot = (r * 7 + 3) % REF_ROPE_SLOTS;
   }
   a->stream = c->stream;
   a->qkv = (IvlRows){ check_output (c, qkv, qkv_floats * 4), 4, pitch };
-  a->rows = check_input (c, rows, (a->n_rows + 2) * sizeof (IvlRow));
-  a->table = check_input (c, table, POSITIONS * half * 8);
-  a->cache = check_output (c, cache, cache_floats * 4);
+  a->rope = (IvlRope){ a->heads, a->kv_heads, a->d, check_input (c, rows, (a->n_rows + 2) * sizeof (IvlRow)), 2,
+                       check_input (c, table, REF_ROPE_POSITIONS * half * 8), check_output (c, cache, cache_floats * 4) };
   if (!check_run (c, record_rope, a) || c->bench_only)
     return;
-  /* Two products and a sum, each rounded: 3 * 2^-24 of the sizes. */
   g_autofree double *want = g_new (double, (gsize) a->n_rows * width), *allowed = g_new0 (double, (gsize) a->n_rows * width);
   g_autofree double *want_cache = g_new (double, cache_floats), *allowed_cache = g_new0 (double, cache_floats);
   for (gsize i = 0; i < cache_floats; i++)
     want_cache[i] = (double) cache[i];
   for (guint r = 0; r < a->n_rows; r++) {
-    const float *from = qkv + 4 + (gsize) r * pitch;
-    double *row = want + (gsize) r * width;
-    for (guint h = 0; h < a->heads + 2 * a->kv_heads; h++) {
-      g_autofree double *y = g_new (double, a->d);
-      g_autofree float *head = g_new (float, a->d);
-      gboolean rotated = h < a->heads + a->kv_heads;
-      for (guint j = 0; j < a->d; j++)
-        head[j / 2 + j % 2 * half] = from[h * a->d + j];
-      if (rotated)
-        ref_rope (head, a->d, table + (gsize) rows[2 + r].position * half * 2, y);
-      for (guint j = 0; j < a->d; j++) {
-        double value = rotated ? y[j] : (double) from[h * a->d + j];
-        double error = rotated ? 3 * CHECK_EPSILON * (fabs ((double) head[j % half])
-                                                      + fabs ((double) head[j % half + half])) : 0;
-        row[h * a->d + j] = h < a->heads ? value : (double) from[h * a->d + j];
-        allowed[(gsize) r * width + h * a->d + j] = h < a->heads ? error : 0;
-        if (h >= a->heads) {
-          gsize at = (gsize) rows[2 + r].slot * kv_width + (h - a->heads) * a->d + j;
-          want_cache[at] = value;
-          allowed_cache[at] = error;
-        }
-      }
-    }
+    g_autofree double *values = g_new (double, width), *exact = g_new0 (double, width);
+    for (guint i = 0; i < width; i++)
+      values[i] = want[(gsize) r * width + i] = (double) qkv[4 + (gsize) r * pitch + i];
+    ref_rope_cache (values, exact, a->heads, a->kv_heads, a->d, &rows[2 + r], table, want + (gsize) r * width,
+                    allowed + (gsize) r * width, want_cache, allowed_cache);
   }
   check_rows (c, "qkv", a->qkv, qkv, a->n_rows, width, want, allowed);
-  g_autofree float *got = check_read (c, a->cache);
+  g_autofree float *got = check_read (c, a->rope.cache);
   check_floats (c, "cache", got, want_cache, allowed_cache, cache_floats);
 }
 

@@ -22,6 +22,13 @@ static const Epilogue epilogues[] = {
   { "norm bias", TRUE, FALSE, FALSE, IVL_ACT_NONE, TRUE }, { "norm swiglu", FALSE, FALSE, FALSE, IVL_ACT_SWIGLU, TRUE },
 };
 
+/* The decoder's q, k and v, rotated and stored. */
+typedef struct {
+  guint m, heads, kv_heads, d, k;
+  guint slice_n; /* 0: in one piece */
+  gboolean bias;
+} RopeSize;
+
 typedef struct {
   IvlVkStream *stream;
   IvlWeight weight;
@@ -30,6 +37,7 @@ typedef struct {
   guint m;
   IvlGemmChoice choice;
   IvlSpan bias, scale, norm;
+  IvlRope rope;
   IvlGemmEpilogue epilogue;
 } Args;
 
@@ -96,7 +104,27 @@ pack_quantised (IvlDtype dtype, guint32 *w, guint first, guint n, guint k)
 }
 
 static void
-run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
+check_rope (Check *c, const Args *a, const RopeSize *rope, const IvlRow *rows, const float *table, const float *y,
+            const float *cache, const double *qkv, const double *error)
+{
+  guint q = rope->heads * rope->d, width = q + 2 * rope->kv_heads * rope->d;
+  gsize cache_floats = (gsize) REF_ROPE_SLOTS * 2 * rope->kv_heads * rope->d;
+  g_autofree double *want = g_new (double, (gsize) rope->m * q), *allowed = g_new (double, (gsize) rope->m * q);
+  g_autofree double *want_cache = g_new (double, cache_floats), *allowed_cache = g_new0 (double, cache_floats);
+  for (gsize i = 0; i < cache_floats; i++)
+    want_cache[i] = (double) cache[i];
+  for (guint r = 0; r < rope->m; r++)
+    ref_rope_cache (qkv + (gsize) r * width, error + (gsize) r * width, rope->heads, rope->kv_heads, rope->d,
+                    &rows[a->rope.row_base + r], table, want + (gsize) r * q, allowed + (gsize) r * q, want_cache,
+                    allowed_cache);
+  check_rows (c, "q", a->y, y, rope->m, q, want, allowed);
+  g_autofree float *got = check_read (c, a->rope.cache);
+  check_floats (c, "cache", got, want_cache, allowed_cache, cache_floats);
+}
+
+/* ROPE: or NULL. */
+static void
+run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s, const RopeSize *rope)
 {
   guint k_pad = (s->k + 7) / 8 * 8, x_pitch = k_pad + 4, columns = e->act == IVL_ACT_SWIGLU ? s->n / 2 : s->n;
   guint y_pitch = (columns + 3) / 4 * 4 + 4;
@@ -140,6 +168,23 @@ run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
     a->epilogue.norm = &a->norm;
     a->epilogue.norm_eps = 1e-6f;
   }
+  g_autofree IvlRow *rows = NULL;
+  g_autofree float *table = NULL, *cache = NULL;
+  if (rope) {
+    const guint row_base = 3;
+    rows = g_new0 (IvlRow, s->m + row_base);
+    for (guint r = 0; r < s->m; r++) {
+      rows[row_base + r].position = check_below (c, REF_ROPE_POSITIONS);
+      rows[row_base + r].slot = (r * 7 + 3) % REF_ROPE_SLOTS;
+    }
+    table = ref_rope_table (rope->d);
+    gsize cache_floats = (gsize) REF_ROPE_SLOTS * 2 * rope->kv_heads * rope->d;
+    cache = check_random_floats (c, cache_floats, 1);
+    a->rope = (IvlRope){ rope->heads, rope->kv_heads, rope->d, check_input (c, rows, (s->m + row_base) * sizeof *rows),
+                         row_base, check_input (c, table, REF_ROPE_POSITIONS * rope->d * 4),
+                         check_output (c, cache, cache_floats * 4) };
+    a->epilogue.rope = &a->rope;
+  }
   if (!check_run (c, record, a) || c->bench_only)
     return;
 
@@ -170,7 +215,37 @@ run_case (Check *c, Args *a, IvlDtype dtype, const Epilogue *e, const Size *s)
   }
   ref_gemm (ivl_dtype_is_quantised (dtype) ? IVL_DTYPE_F32 : dtype, w, s->n, s->k, x, x_pitch, s->m, e->bias ? bias : NULL, e->scale ? scale : NULL, e->act,
             e->add ? before : NULL, &rounding, want, allowed);
-  check_rows (c, "y", a->y, y, s->m, columns, want, allowed);
+  if (rope)
+    check_rope (c, a, rope, rows, table, y, cache, want, allowed);
+  else
+    check_rows (c, "y", a->y, y, s->m, columns, want, allowed);
+}
+
+/* One shader in PARTS: heads that a panel, a slice, a lane's columns or a workgroup don't end with. */
+static void
+check_rope_cases (Check *c, guint shader, IvlDtype dtype, guint parts, const char *kernel)
+{
+  static const RopeSize sizes[] = {
+    { 1, 14, 2, 64, 40, 0, TRUE },    { 5, 16, 8, 128, 24, 0, FALSE },  { 17, 3, 1, 64, 37, 128, TRUE },
+    { 67, 3, 1, 24, 264, 64, FALSE }, { 3, 4, 4, 16, 72, 0, TRUE },     { 9, 1, 1, 8, 8, 0, FALSE },
+    { 4, 5, 1, 72, 72, 64, TRUE },
+  };
+  for (guint i = 0; i < G_N_ELEMENTS (sizes); i++) {
+    const RopeSize *s = &sizes[i];
+    /* Each size is a pipeline: then one for half of the kernels, of every variant and type. */
+    if (c->quick && ((dtype + shader) % 2 || (i + dtype + shader / 2) % G_N_ELEMENTS (sizes)))
+      continue;
+    if (!check_begin (c, kernel, "rope", "m=%u heads=%u/%u d=%u k=%u%s", s->m, s->heads, s->kv_heads, s->d, s->k,
+                      s->bias ? " bias" : ""))
+      continue;
+    Args a = { .choice = { shader, parts } };
+    /* Like the models, with the norm where that is folded in, too. */
+    const IvlWeight shape = { .k = s->k, .k_pad = (s->k + 7) / 8 * 8 };
+    Epilogue e = { "rope", s->bias, FALSE, FALSE, IVL_ACT_NONE, ivl_gemm_can_norm (&ivl_gemm_shaders[shader], &shape) };
+    Size size = { s->m, (s->heads + 2 * s->kv_heads) * s->d, s->k, s->slice_n, 1, 1 };
+    run_case (c, &a, dtype, &e, &size, s);
+    check_end (c);
+  }
 }
 
 void
@@ -214,10 +289,12 @@ check_gemm (Check *c)
             if (!(is_timed ? check_begin_bench : check_begin) (c, kernel, epilogues[e].name, "m=%u n=%u k=%u", size.m,
                                                                size.n, size.k))
               continue;
-            run_case (c, &a, d, &epilogues[e], &size);
+            run_case (c, &a, d, &epilogues[e], &size, NULL);
             check_end (c);
           }
         }
+        g_autofree char *rope = g_strconcat (ivl_kernels[shader->rope_kernels[d]].name, parts > 1 ? "_split" : "", NULL);
+        check_rope_cases (c, t, d, parts, rope);
       }
     }
 }

@@ -34,8 +34,14 @@ void ref_pixel_shuffle (const float *x, guint pitch, guint grid, guint c, guint 
 /* One query over N keys: K (i) and V (i) start at k + i * pitch (v likewise). */
 void ref_attention (const float *q, const float *const *k, const float *const *v, guint n, guint d, double *out,
                     double *allowed);
-/* Rotates the pairs (j, j + d / 2) of X [d] by COS_SIN [d / 2, 2]. */
-void ref_rope (const float *x, guint d, const float *cos_sin, double *y);
+/* A table of cos, sin [REF_ROPE_POSITIONS, d / 2]; free with g_free. */
+#define REF_ROPE_POSITIONS 50
+#define REF_ROPE_SLOTS 90
+float *ref_rope_table (guint d);
+/* One token's QKV [(heads + 2 kv_heads) * d], pairs (j, j + d / 2) of q and k side by side, each value known to ERROR: q
+ * rotated into Q [heads * d], k and v into row->slot of CACHE [slots, 2, kv_heads, d], and what both may be off. */
+void ref_rope_cache (const double *qkv, const double *error, guint heads, guint kv_heads, guint d, const IvlRow *row,
+                     const float *table, double *q, double *q_allowed, double *cache, double *cache_allowed);
 
 /* ---- embed ---- */
 /* Row TOKEN of a table BITS [.., k]. */

@@ -41,12 +41,43 @@ ref_attention (const float *q, const float *const *k, const float *const *v, gui
   }
 }
 
-void
-ref_rope (const float *x, guint d, const float *cos_sin, double *y)
+float *
+ref_rope_table (guint d)
 {
-  for (guint j = 0; j < d / 2; j++) {
-    double a = x[j], b = x[j + d / 2], c = cos_sin[2 * j], s = cos_sin[2 * j + 1];
-    y[j] = a * c - b * s;
-    y[j + d / 2] = b * c + a * s;
+  guint half = d / 2;
+  float *table = g_new (float, REF_ROPE_POSITIONS * d);
+  for (guint p = 0; p < REF_ROPE_POSITIONS; p++)
+    for (guint j = 0; j < half; j++) {
+      double angle = p * pow (10000, -2.0 * j / d);
+      table[(p * half + j) * 2] = (float) cos (angle);
+      table[(p * half + j) * 2 + 1] = (float) sin (angle);
+    }
+  return table;
+}
+
+void
+ref_rope_cache (const double *qkv, const double *error, guint heads, guint kv_heads, guint d, const IvlRow *row,
+                const float *table, double *q, double *q_allowed, double *cache, double *cache_allowed)
+{
+  gsize slot = (gsize) row->slot * 2 * kv_heads * d;
+  for (guint h = 0; h < heads + 2 * kv_heads; h++) {
+    const double *x = qkv + h * d, *e = error + h * d;
+    double *y = h < heads ? q + h * d : cache + slot + (h - heads) * d;
+    double *allowed = h < heads ? q_allowed + h * d : cache_allowed + slot + (h - heads) * d;
+    for (guint j = 0; j < d / 2; j++) {
+      if (h >= heads + kv_heads) {
+        y[2 * j] = x[2 * j];
+        y[2 * j + 1] = x[2 * j + 1];
+        allowed[2 * j] = e[2 * j];
+        allowed[2 * j + 1] = e[2 * j + 1];
+        continue;
+      }
+      /* Two products and a sum, each rounded: 3 * 2^-24 of the sizes. */
+      double a = x[2 * j], b = x[2 * j + 1], size = 3 * CHECK_EPSILON * (fabs (a) + fabs (b)) + e[2 * j] + e[2 * j + 1];
+      double c = table[(row->position * (d / 2) + j) * 2], s = table[(row->position * (d / 2) + j) * 2 + 1];
+      y[j] = a * c - b * s;
+      y[j + d / 2] = b * c + a * s;
+      allowed[j] = allowed[j + d / 2] = size;
+    }
   }
 }
