@@ -504,6 +504,14 @@ reap (GstInternvlWorker *worker)
   }
 }
 
+/* With the lock. What came to be freed while it was let go of is freed first: nobody may signal any more. */
+static void
+wait_for_work (GstInternvlWorker *worker)
+{
+  if (g_queue_is_empty (&worker->trash))
+    g_cond_wait (&worker->work, &worker->lock);
+}
+
 gpointer
 gst_internvl_worker_thread (gpointer data)
 {
@@ -533,7 +541,7 @@ gst_internvl_worker_thread (gpointer data)
     } else if (job && !worker->flushing) {
       ask_next (worker, job);
     } else if (worker->quit || worker->flushing || (worker->state != MODEL_READY && !worker->passthrough)) {
-      g_cond_wait (&worker->work, &worker->lock);
+      wait_for_work (worker);
     } else if ((job = find_partial (worker))) {
       deliver_partial (worker, job);
     } else if (head_is_done (worker)) {
@@ -556,7 +564,7 @@ gst_internvl_worker_thread (gpointer data)
       }
       ask_next (worker, job);
     } else if (!head_is_done (worker) && !find_partial (worker) && !question_is_done (worker)) {
-      g_cond_wait (&worker->work, &worker->lock);
+      wait_for_work (worker);
     }
   }
   g_mutex_unlock (&worker->lock);

@@ -67,6 +67,8 @@ static struct
 {
   char *answer;
   gboolean hold_loading, hold_answers, hold_images, hold_changes;
+  gboolean changes_when_freed;
+  guint changes_left;
   guint permits;
   guint delay_ms, load_ms;
   struct
@@ -204,6 +206,14 @@ fake_engine_hold_changes (gboolean hold)
 }
 
 void
+fake_engine_hold_changes_until_freed (void)
+{
+  enter ();
+  fake.hold_changes = fake.changes_when_freed = TRUE;
+  leave ();
+}
+
+void
 fake_engine_fail (FakeStage stage, IvlErrorCode code, guint after)
 {
   enter ();
@@ -223,6 +233,12 @@ wait_for (const guint *counter, guint count, const char *what)
     if (!g_cond_wait_until (&changed, &lock, end))
       g_error ("waited for %u %s in vain, there are %u", count, what, *counter);
   leave ();
+}
+
+void
+fake_engine_wait_changes (guint count)
+{
+  wait_for (&fake.changes_left, count, "comparisons");
 }
 
 void
@@ -530,6 +546,7 @@ ivl_image_compare_async (IvlImage *image, IvlImage *previous, IvlChangeFunc done
   change->done = done;
   change->user_data = user_data;
   g_queue_push_tail (&image->model->changes, change);
+  fake.changes_left++;
   leave ();
 }
 
@@ -689,6 +706,12 @@ ivl_answer_free (IvlAnswer *answer)
     return;
   enter ();
   fake.counts.answers_alive--;
+  if (fake.changes_when_freed) {
+    fake.hold_changes = fake.changes_when_freed = FALSE;
+    g_cond_broadcast (&changed);
+    while (fake.changes_left)
+      g_cond_wait (&changed, &lock);
+  }
   leave ();
   g_free (answer->text);
   g_free (answer->choice_probabilities);
@@ -868,6 +891,8 @@ tell_changes (IvlModel *model)
     ivl_image_unref (change->image);
     g_free (change);
     g_mutex_lock (&lock);
+    fake.changes_left--;
+    g_cond_broadcast (&changed);
   }
 }
 

@@ -33,6 +33,8 @@ void fake_engine_release_answers (guint count);
 void fake_engine_hold_images (gboolean hold);
 /* Comparing waits. */
 void fake_engine_hold_changes (gboolean hold);
+/* It waits for the next answer to be freed, which returns when all is compared. */
+void fake_engine_hold_changes_until_freed (void);
 
 typedef enum {
   FAKE_DEVICE,
@@ -52,6 +54,7 @@ void fake_engine_wait_loading (guint count);    /* were begun */
 void fake_engine_wait_asked (guint count);      /* questions arrived */
 void fake_engine_wait_answered (guint count);   /* questions ended, cancelled ones too */
 void fake_engine_wait_images (guint count);
+void fake_engine_wait_changes (guint count);    /* comparisons that wait */
 
 typedef struct {
   guint n_images, max_tiles;

@@ -210,6 +210,23 @@ test_interrupted (void)
   finish (&f);
 }
 
+/* The last comparison ends while the thread that waits for it frees a cancelled answer. */
+static void
+test_compared_while_freeing (void)
+{
+  Fixture f = { 0 };
+
+  begin (&f, "policy=all sampling=motion", FALSE);
+  fake_engine_hold_answers (TRUE);
+  play (&f);
+  push_still (&f, 10, 2);
+  fake_engine_wait_asked (1);
+  fake_engine_hold_changes_until_freed ();
+  push_still (&f, 200, 1);
+  fake_engine_wait_changes (1);
+  finish (&f);
+}
+
 static void
 test_scene (void)
 {
@@ -268,6 +285,7 @@ main (int argc, char **argv)
   add ("motion/unseen", test_motion_unseen);
   add ("motion/live", test_motion_live);
   add ("interrupted", test_interrupted);
+  add ("compared-while-freeing", test_compared_while_freeing);
   add ("scene", test_scene);
   add ("scene/off", test_scene_off);
   int status = g_test_run ();

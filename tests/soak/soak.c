@@ -1,7 +1,8 @@
 /* soak MINUTES STREAMS MODEL: live streams that share one model, with prompts that change and streams that restart, and
- * what became of them. Exits 1 if memory grew or a stream fell silent. Not a test of the suite: it takes its time. */
+ * what became of them. Exits 1 if memory grew, or a stream fell silent or didn't stop. Not a test of the suite: it takes its time. */
 #include <gst/gst.h>
 #include <malloc.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,10 +101,21 @@ stream_start (Stream *stream, const char *model)
   gst_element_set_state (stream->pipeline, GST_STATE_PLAYING);
 }
 
+#define STOP_SECONDS 60
+
+static void
+on_alarm (int signal_number)
+{
+  static const char message[] = "soak: a stream did not stop\n";
+  _exit (write (STDERR_FILENO, message, sizeof message - 1) ? 1 : 2);
+}
+
 static void
 stream_stop (Stream *stream)
 {
+  alarm (STOP_SECONDS);
   gst_element_set_state (stream->pipeline, GST_STATE_NULL);
+  alarm (0);
   stream->dropped_before += stream->dropped;
   stream->dropped = 0;
   g_clear_object (&stream->internvl);
@@ -124,6 +136,7 @@ main (int argc, char **argv)
                                          "Is there a circle?" };
   /* An arena for each of the threads that come and go takes its time to fill: that is not what is looked for. */
   mallopt (M_ARENA_MAX, 1);
+  signal (SIGALRM, on_alarm);
   gst_init (&argc, &argv);
   if (argc != 4) {
     fprintf (stderr, "usage: soak MINUTES STREAMS MODEL\n");
