@@ -162,16 +162,17 @@ at_exit (void)
     halt_threads ();
 }
 
-/* Called when the driver is there: what is registered last is done first. */
+/* Called when the driver is there: what is registered last is done first. Once more after all models were gone, since the
+ * driver may have been unloaded with them and loaded anew. */
 static void
 wait_at_exit (void)
 {
-  static gsize once;
-  if (g_once_init_enter (&once)) {
+  g_mutex_lock (&living_lock);
+  if (!living) {
     registered = getpid ();
     atexit (at_exit);
-    g_once_init_leave (&once, 1);
   }
+  g_mutex_unlock (&living_lock);
 }
 
 static void
