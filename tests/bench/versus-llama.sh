@@ -3,7 +3,7 @@
 # backend are packages. Both run on the same files of seeded weights, in turns; a row is the ratio of their times, least,
 # median and most over the pairs. llama.cpp's CPU backend runs as well: what people without a GPU would use.
 #
-#   sudo tests/bench/versus-llama.sh [--quick] [--pairs N] [--root DIR] [--rows LIST] [--shape SIZE] [--out FILE]
+#   sudo tests/bench/versus-llama.sh [--quick] [--pairs N] [--root DIR] [--rows LIST] [--shape SIZE] [--cpu-only] [--out FILE]
 #
 #   --quick    two pairs, the slow rows once, no long prompt and no stream: about twelve minutes on two quiet cores, once
 #              root, build and models are there
@@ -17,6 +17,7 @@
 #   --cores N  of the side by side (default: all)
 #   --vectors BITS  what the software driver computes with, for both sides (LP_NATIVE_VECTOR_WIDTH): 512 where the
 #              processor has AVX-512 (not with --bookworm), else the driver's own choice; 256 switches that off
+#   --cpu-only leaves llama.cpp's Vulkan backend out, which takes most of the time
 #   --bookworm both on Debian 12's Mesa (22.3.6) instead of sid's: its driver is unpacked beside the root's own, for Debian
 #              12 has no package of llama.cpp
 #
@@ -24,7 +25,7 @@
 set -eu
 
 src=$(cd "$(dirname "$0")/../.." && pwd)
-pairs=5 quick=0 rows='' shape=1B out=$PWD/versus-llama cores=$(nproc) vectors='' bookworm=0
+pairs=5 quick=0 rows='' shape=1B out=$PWD/versus-llama cores=$(nproc) vectors='' bookworm=0 cpu_only=0
 fs=${XDG_CACHE_HOME:-$HOME/.cache}/internvl-sid
 quickly=tile,prefill-256,decode-f16,decode-bf16,decode-q4,batch,start,start-text
 usual=$quickly,prefill-1024,stream,hour
@@ -35,6 +36,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=1; pairs=2 ;;
     --bookworm) bookworm=1 ;;
+    --cpu-only) cpu_only=1 ;;
     --pairs | --root | --rows | --shape | --out | --cores | --vectors)
       [ $# -ge 2 ] || die "$1 needs a value"
       case $1 in
@@ -196,8 +198,16 @@ llama_start() { # vulkan|cpu
     -p 'What is this?' -n 1 --temp 0 -t "$cores" -c 2048 -ngl 99 --no-warmup $where || return 1
   wall llama
 }
+# The whole prompt as the engine makes it of the question, so that both read as many tokens.
+system=$(sed -n '/^#define IVL_CHAT_DEFAULT_SYSTEM/{n;s/^ *"\(.*\)"$/\1/p}' "$src/engine/text/chat.h")
+prompt="<|im_start|>system
+$system<|im_end|>
+<|im_start|>user
+What is this?<|im_end|>
+<|im_start|>assistant
+"
 llama_start_text() { # vulkan|cpu
-  llama "$1" llama-completion -m $models/f16/model.gguf -p 'What is this?' -n 1 --temp 0 -t "$cores" -c 2048 -ngl 99 -no-cnv \
+  llama "$1" llama-completion -m $models/f16/model.gguf -p "$prompt" -n 1 --temp 0 -t "$cores" -c 2048 -ngl 99 -no-cnv \
     --no-warmup </dev/null || return 1
   wall llama
 }
@@ -222,6 +232,7 @@ compare() {
   for _ in $(seq "$count"); do
     local -a sides=("$@")
     while [ ${#sides[@]} -gt 0 ]; do
+      [ "$cpu_only${sides[0]}" != 1vulkan ] || { sides=("${sides[@]:2}"); continue; }
       measure "$row" "${sides[0]}" ${sides[1]}
       note "$row" "${sides[0]}" "$value"
       say "$row, ${sides[0]}: $value s"
