@@ -108,7 +108,8 @@ pack_one_row (Job *job, guint row, guint8 *scratch)
     for (guint i = 0; i < cols; i++)
       job->largest = MAX (job->largest, ((guint16 *) scratch)[i] & 0x7fff);
   guint local = row - job->first_row;
-  guint8 *out = job->out + (gsize) (local / IVL_PANEL) * IVL_PANEL * row_bytes + (gsize) (local % IVL_PANEL) * 16;
+  guint8 *out = job->out + (gsize) (local / IVL_PANEL) * IVL_PANEL * row_bytes
+                + (gsize) IVL_PANEL_TEXEL (local % IVL_PANEL) * 16;
   for (guint at = 0; at < row_bytes; at += 16, out += IVL_PANEL * 16)
     memcpy (out, scratch + at, 16);
 }

@@ -13,7 +13,7 @@
 #include "base/file.h"
 
 #define MAGIC "internvl weights"
-#define VERSION 2u
+#define VERSION 3u
 #define PREFIX "weights-"
 #define SUFFIX ".bin"
 #define MATRIX_ALIGN 256u          /* as in arenas */

@@ -36,7 +36,7 @@ main ()
   x[p.offset + r * p.pitch + 2 * c] = vec4 (ivec4 (q.x << 24, q.x << 16, q.x << 8, q.x)) * unit;
   x[p.offset + r * p.pitch + 2 * c + 1] = vec4 (ivec4 (q.y << 24, q.y << 16, q.y << 8, q.y)) * unit;
 #else
-  uvec4 q = LOAD (w_data, ((n / IVL_PANEL) * p.texels + c) * IVL_PANEL + n % IVL_PANEL);
+  uvec4 q = LOAD (w_data, ((n / IVL_PANEL) * p.texels + c) * IVL_PANEL + IVL_PANEL_TEXEL (n % IVL_PANEL));
 #endif
 #if WTYPE == 0
   x[p.offset + r * p.pitch + c] = uintBitsToFloat (q);

@@ -127,15 +127,15 @@ void
 load_weights (uint panel, uint column, uint step, out vec4 a, out vec4 b)
 {
 #if WTYPE == 0
-  uint at = (panel * (p.k / 4) + 2 * step) * IVL_PANEL + column;
+  uint at = (panel * (p.k / 4) + 2 * step) * IVL_PANEL + IVL_PANEL_TEXEL (column);
   a = uintBitsToFloat (LOAD (w_data, at));
   b = uintBitsToFloat (LOAD (w_data, at + IVL_PANEL));
 #elif WTYPE == 1
-  uvec4 q = LOAD (w_data, (panel * (p.k / 8) + step) * IVL_PANEL + column);
+  uvec4 q = LOAD (w_data, (panel * (p.k / 8) + step) * IVL_PANEL + IVL_PANEL_TEXEL (column));
   a = vec4 (unpackHalf2x16 (q.x), unpackHalf2x16 (q.y));
   b = vec4 (unpackHalf2x16 (q.z), unpackHalf2x16 (q.w));
 #elif WTYPE == 2
-  uvec4 q = LOAD (w_data, (panel * (p.k / 8) + step) * IVL_PANEL + column);
+  uvec4 q = LOAD (w_data, (panel * (p.k / 8) + step) * IVL_PANEL + IVL_PANEL_TEXEL (column));
   a = uintBitsToFloat (uvec4 (q.x << 16, q.x & 0xffff0000u, q.y << 16, q.y & 0xffff0000u));
   b = uintBitsToFloat (uvec4 (q.z << 16, q.z & 0xffff0000u, q.w << 16, q.w & 0xffff0000u));
 #else

@@ -31,7 +31,7 @@ main ()
   uint blocks = (p.k + IVL_QUANT_BLOCK - 1) / IVL_QUANT_BLOCK;
   uint w_index = (n0 / IVL_PANEL) * blocks * BLOCK_TEXELS;
 #else
-  uint w_index = (n0 / IVL_PANEL) * steps * IVL_PANEL + n0 % IVL_PANEL;
+  uint w_index = (n0 / IVL_PANEL) * steps * IVL_PANEL + IVL_PANEL_TEXEL (n0 % IVL_PANEL);
 #endif
 
   uint x_index[TM];
@@ -98,7 +98,7 @@ main ()
     [[unroll]] for (int i = 0; i < TM; i++)
       xv[i] = LOAD (x_data, x_index[i] + s);
     [[unroll]] for (int j = 0; j < TN; j++) {
-      vec4 w = uintBitsToFloat (LOAD (w_data, w_index + j));
+      vec4 w = uintBitsToFloat (LOAD (w_data, w_index + IVL_PANEL_TEXEL (j)));
       [[unroll]] for (int i = 0; i < TM; i++)
         acc[i][j] += xv[i].x * w.x + xv[i].y * w.y + xv[i].z * w.z + xv[i].w * w.w;
     }
@@ -109,7 +109,7 @@ main ()
       xb[i] = LOAD (x_data, x_index[i] + 2 * s + 1);
     }
     [[unroll]] for (int j = 0; j < TN; j++) {
-      uvec4 q = LOAD (w_data, w_index + j);
+      uvec4 q = LOAD (w_data, w_index + IVL_PANEL_TEXEL (j));
 #if WTYPE == 1
       vec2 w0 = unpackHalf2x16 (q.x), w1 = unpackHalf2x16 (q.y), w2 = unpackHalf2x16 (q.z), w3 = unpackHalf2x16 (q.w);
 #else

@@ -9,8 +9,11 @@
 #endif
 
 /* Weight panels: GEMM weights [N, K] are stored as [N/64][K/8][64] texels of eight 16-bit values along K (or
- * [N/64][K/4][64] of four 32-bit values), zero padded, so that a workgroup streams its columns in order. */
+ * [N/64][K/4][64] of four 32-bit values), zero padded, so that a workgroup streams its columns in order. Of the 64, first
+ * come columns 0 and 1 of every eight, then 2 and 3 and so on, so that lanes of eight columns read neighbouring cache
+ * lines: column N of a panel lies at IVL_PANEL_TEXEL (N). */
 #define IVL_PANEL 64
+#define IVL_PANEL_TEXEL(n) ((n) % 8 / 2 * 16 + (n) / 8 * 2 + (n) % 2)
 
 /* Quantised weights: blocks of 32 values along K with one scale. A panel is [K/32] blocks of 8 texels of scales (f16, a
  * component's low half is the even column) and four steps of eight values along K: q8 [32] texels of two columns, two

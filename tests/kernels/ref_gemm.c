@@ -26,7 +26,8 @@ ref_pack (IvlDtype dtype, const guint32 *bits, guint first, guint n, guint k)
   guint8 *out = g_malloc0 (ivl_weight_slice_bytes (dtype, n, k));
   for (guint i = 0; i < n; i++)
     for (guint j = 0; j < k; j++) {
-      gsize texel = ((gsize) (i / IVL_PANEL) * texels + j / per_texel) * IVL_PANEL + i % IVL_PANEL;
+      gsize texel = ((gsize) (i / IVL_PANEL) * texels + j / per_texel) * IVL_PANEL;
+      texel += (i & 6) << 3 | (i >> 2 & 14) | (i & 1);
       memcpy (out + texel * 16 + j % per_texel * bytes, &bits[(gsize) (first + i) * k + j], bytes);
     }
   return out;
