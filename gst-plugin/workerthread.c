@@ -12,15 +12,15 @@ fail (GstInternvlWorker *worker, const GError *error)
   GST_WARNING ("%s", error->message);
   g_mutex_lock (&worker->lock);
   gboolean first = worker->state != MODEL_FAILED && !worker->quit;
-  if (!worker->passthrough || !worker->model || g_error_matches (error, IVL_ERROR, IVL_ERROR_DEVICE_LOST))
-    worker->state = MODEL_FAILED;
   g_mutex_unlock (&worker->lock);
-  /* The message goes out before the stream ends with an error: else that would be blamed on others. */
+  /* The message goes out before the stream can end with an error: else that would be blamed on others. */
   if (first && worker->passthrough)
     worker->funcs->warned (worker->owner, error);
   else if (first)
     worker->funcs->failed (worker->owner, error);
   g_mutex_lock (&worker->lock);
+  if (!worker->passthrough || !worker->model || g_error_matches (error, IVL_ERROR, IVL_ERROR_DEVICE_LOST))
+    worker->state = MODEL_FAILED;
   g_cond_broadcast (&worker->progress);
   g_mutex_unlock (&worker->lock);
 }

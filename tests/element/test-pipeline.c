@@ -301,6 +301,15 @@ test_meta (void)
   g_assert_cmpuint (next, ==, 3);
 }
 
+/* So that the stream has all the time to end with an error of its own first. */
+static GstBusSyncReply
+dawdle (GstBus *bus, GstMessage *message, gpointer data)
+{
+  if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_ERROR && g_str_equal (GST_MESSAGE_SRC_NAME (message), "v"))
+    g_usleep (300000);
+  return GST_BUS_PASS;
+}
+
 static void
 test_wrong_model (void)
 {
@@ -308,6 +317,8 @@ test_wrong_model (void)
   for (guint text = 0; text < 2; text++) {
     GstElement *pipeline = test_launch ("videotestsrc ! internvl model-path=%s name=v ! fakesink %s",
         test_model_path (), text ? "v.text_src ! fakesink" : "");
+    g_autoptr (GstBus) bus = gst_element_get_bus (pipeline);
+    gst_bus_set_sync_handler (bus, dawdle, NULL, NULL);
     g_autoptr (GError) error = test_play (pipeline, NULL);
 
     g_assert_error (error, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_OPEN_READ);
