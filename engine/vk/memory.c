@@ -260,8 +260,9 @@ aligned (VkDeviceSize size)
   return (MAX (size, 16) + ALIGNMENT - 1) & ~(VkDeviceSize) (ALIGNMENT - 1);
 }
 
-gboolean
-ivl_vk_arena_alloc (IvlVkArena *self, VkDeviceSize size, IvlSpan *span, GError **error)
+/* LEAST: bytes of a block that has to be made. */
+static gboolean
+alloc (IvlVkArena *self, VkDeviceSize size, VkDeviceSize least, IvlSpan *span, GError **error)
 {
   size = aligned (size);
   guint i = 0;
@@ -269,7 +270,7 @@ ivl_vk_arena_alloc (IvlVkArena *self, VkDeviceSize size, IvlSpan *span, GError *
          && g_array_index (self->used, VkDeviceSize, i) + size > ((IvlVkBuffer *) self->blocks->pdata[i])->size)
     i++;
   if (i == self->blocks->len) {
-    IvlVkBuffer *fresh = ivl_vk_buffer_new (self->device, self->use, MAX (size, self->block_size), error);
+    IvlVkBuffer *fresh = ivl_vk_buffer_new (self->device, self->use, MAX (size, least), error);
     if (!fresh)
       return FALSE;
     g_ptr_array_add (self->blocks, fresh);
@@ -283,16 +284,21 @@ ivl_vk_arena_alloc (IvlVkArena *self, VkDeviceSize size, IvlSpan *span, GError *
 }
 
 gboolean
+ivl_vk_arena_alloc (IvlVkArena *self, VkDeviceSize size, IvlSpan *span, GError **error)
+{
+  return alloc (self, size, self->block_size, span, error);
+}
+
+gboolean
 ivl_vk_arena_alloc_all (IvlVkArena *self, const IvlVkPlanned *planned, guint n, GError **error)
 {
-  VkDeviceSize total = 0, own = self->block_size;
+  VkDeviceSize total = 0, least = self->block_size;
   for (guint i = 0; i < n; i++)
     total += aligned (planned[i].size);
   if (total <= LEAST_MAX_ALLOCATION)
-    self->block_size = MAX (own, total);
-  gboolean ok = TRUE;
-  for (guint i = 0; ok && i < n; i++)
-    ok = ivl_vk_arena_alloc (self, planned[i].size, planned[i].span, error);
-  self->block_size = own;
-  return ok;
+    least = MAX (least, total);
+  for (guint i = 0; i < n; i++)
+    if (!alloc (self, planned[i].size, least, planned[i].span, error))
+      return FALSE;
+  return TRUE;
 }

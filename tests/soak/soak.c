@@ -1,5 +1,6 @@
 /* soak MINUTES STREAMS MODEL: live streams that share one model, with prompts that change and streams that restart, and
- * what became of them. Exits 1 if memory grew, or a stream fell silent or didn't stop. Not a test of the suite: it takes its time. */
+ * what became of them. Exits 1 if memory grew, or a stream fell silent or didn't stop. Not a test of the suite: it takes its
+ * time. */
 #include <gst/gst.h>
 #include <malloc.h>
 #include <signal.h>
