@@ -94,6 +94,9 @@ typedef struct {
   double single_kv, block_kv;
   guint single_most; /* keys of any item of one row, or a few more */
   guint block_n_rows;
+  /* After the last layer only rows from the first one whose logits are wanted matter, so there the others leave their keys
+   * and values and no more. Their items are the last of each kind. */
+  guint first_wanted, wanted_single, wanted_block;
 } Layout;
 
 static gpointer
@@ -111,6 +114,7 @@ lay_out (IvlDecoderRun *run, const IvlDecoderJob *jobs, guint n_jobs, Layout *l,
   IvlAttentionItem *items = mapped (run->items);
   guint32 *pages = mapped (run->pages), *index = mapped (run->index);
   memset (l, 0, sizeof *l);
+  l->first_wanted = G_MAXUINT;
   guint most = 1;
   for (guint i = 0; i < n_jobs; i++) {
     if (jobs[i].one_by_one || jobs[i].n_tokens == 1)
@@ -148,11 +152,17 @@ lay_out (IvlDecoderRun *run, const IvlDecoderJob *jobs, guint n_jobs, Layout *l,
     }
     if (!alone)
       l->block_n_rows += job->n_tokens;
+    if (job->want_logits)
+      l->first_wanted = MIN (l->first_wanted, l->n_rows + job->n_tokens - job->want_logits);
     for (guint t = job->n_tokens - job->want_logits; t < job->n_tokens; t++)
       index[l->n_logits++] = l->n_rows + t;
     l->n_rows += job->n_tokens;
   }
   l->n_block = block - l->n_single;
+  l->first_wanted = MIN (l->first_wanted, l->n_rows);
+  for (guint i = 0; i < block; i++)
+    if (items[i].row + items[i].n_rows > l->first_wanted)
+      *(i < l->n_single ? &l->wanted_single : &l->wanted_block) += 1;
   for (guint i = 0; i < l->n_single; i++)
     l->single_most = MAX (l->single_most, items[i].kv_len);
   if (l->n_single)
@@ -165,8 +175,9 @@ lay_out (IvlDecoderRun *run, const IvlDecoderJob *jobs, guint n_jobs, Layout *l,
   return TRUE;
 }
 
+/* FROM: the first row that is needed afterwards. */
 static void
-record_layer (const IvlDecoderRun *run, IvlKvCache *cache, IvlVkStream *stream, guint i, const Layout *l)
+record_layer (const IvlDecoderRun *run, IvlKvCache *cache, IvlVkStream *stream, guint i, guint from, const Layout *l)
 {
   const IvlDecoder *decoder = run->decoder;
   const IvlConfig *config = decoder->config;
@@ -185,32 +196,39 @@ record_layer (const IvlDecoderRun *run, IvlKvCache *cache, IvlVkStream *stream, 
                                      .rope = fused ? &rope : NULL });
   if (!fused)
     ivl_rope_cache (stream, qkv, l->n_rows, &rope);
+  if (from == l->n_rows)
+    return;
+  guint n_single = from ? l->wanted_single : l->n_single, n_block = from ? l->wanted_block : l->n_block;
   IvlAttention attention = {
     .heads = config->text.heads, .kv_heads = config->text.kv_heads, .head_dim = d, .causal = TRUE,
     .q = qkv, .kv = ivl_rows (kv, 2 * config->text.kv_heads * d), .v_column = config->text.kv_heads * d,
     .out = attended, .items = run->items, .pages = run->pages,
   };
-  if (l->n_single) {
-    attention.n_items = attention.n_rows = l->n_single;
+  if (n_single) {
+    attention.item_base = l->n_single - n_single;
+    attention.n_items = attention.n_rows = n_single;
     attention.max_rows = 1;
     attention.mean_kv = l->single_kv / l->n_single;
     attention.max_kv = l->single_most;
     ivl_attention (stream, &attention);
   }
-  if (l->n_block) {
+  if (n_block) {
     attention.max_kv = 0;
-    attention.item_base = l->n_single;
-    attention.n_items = l->n_block;
-    attention.n_rows = l->block_n_rows;
+    attention.item_base = l->n_single + l->n_block - n_block;
+    attention.n_items = n_block;
+    attention.n_rows = MIN (l->block_n_rows, n_block * l->block_rows);
     attention.max_rows = l->block_rows;
     attention.mean_kv = l->block_kv / l->block_n_rows;
     ivl_attention (stream, &attention);
   }
-  ivl_gemm (stream, &layer->o, attended, l->n_rows, x, &(IvlGemmEpilogue){ .add = TRUE });
+  guint rows = l->n_rows - from;
+  attended.offset += (guint64) from * attended.pitch;
+  x.offset += (guint64) from * x.pitch;
+  ivl_gemm (stream, &layer->o, attended, rows, x, &(IvlGemmEpilogue){ .add = TRUE });
 
   norm.weight = &layer->post_norm;
-  ivl_norm_gemm (stream, &norm, x, l->n_rows, h, &layer->gate_up, wide, &(IvlGemmEpilogue){ .act = IVL_ACT_SWIGLU });
-  ivl_gemm (stream, &layer->down, wide, l->n_rows, x, &(IvlGemmEpilogue){ .add = TRUE });
+  ivl_norm_gemm (stream, &norm, x, rows, h, &layer->gate_up, wide, &(IvlGemmEpilogue){ .act = IVL_ACT_SWIGLU });
+  ivl_gemm (stream, &layer->down, wide, rows, x, &(IvlGemmEpilogue){ .add = TRUE });
 }
 
 static void
@@ -278,7 +296,7 @@ record_all (const IvlDecoderRun *run, IvlKvCache *cache, IvlVkStream *stream, co
   if (tap && !show (stream, tap, tap_data, 0, x, l->n_rows, error))
     return FALSE;
   for (guint i = 0; i < config->text.layers; i++) {
-    record_layer (run, cache, stream, i, l);
+    record_layer (run, cache, stream, i, !tap && i + 1 == config->text.layers ? l->first_wanted : 0, l);
     if (tap && !show (stream, tap, tap_data, i + 1, x, l->n_rows, error))
       return FALSE;
   }
