@@ -390,6 +390,15 @@ chunk_beside (const IvlModel *model, guint rows)
   return (rows + n) / ROWS_TOGETHER * ROWS_TOGETHER - rows;
 }
 
+/* Rows whose logits are wanted last: the decoder leaves those before them out of its last layer. */
+static int
+compare_wanted (gconstpointer a, gconstpointer b)
+{
+  const IvlDecoderJob *first = &((const Entry *) a)->job, *second = &((const Entry *) b)->job;
+  gboolean first_last = first->want_logits == first->n_tokens, second_last = second->want_logits == second->n_tokens;
+  return first_last != second_last ? first_last - second_last : (first->want_logits > 0) - (second->want_logits > 0);
+}
+
 static GArray *
 form_batch (Scheduler *s)
 {
@@ -427,6 +436,7 @@ form_batch (Scheduler *s)
     ivl_client_charge (model, request->client, TURN_PROMPT, n);
     g_mutex_unlock (&model->lock);
   }
+  g_array_sort (entries, compare_wanted);
   return entries;
 }
 
