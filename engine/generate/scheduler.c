@@ -390,13 +390,17 @@ chunk_beside (const IvlModel *model, guint rows)
   return (rows + n) / ROWS_TOGETHER * ROWS_TOGETHER - rows;
 }
 
+static int
+wanted_rank (const IvlDecoderJob *job)
+{
+  return job->want_logits == job->n_tokens ? 2 : job->want_logits ? 1 : 0;
+}
+
 /* Rows whose logits are wanted last: the decoder leaves those before them out of its last layer. */
 static int
 compare_wanted (gconstpointer a, gconstpointer b)
 {
-  const IvlDecoderJob *first = &((const Entry *) a)->job, *second = &((const Entry *) b)->job;
-  gboolean first_last = first->want_logits == first->n_tokens, second_last = second->want_logits == second->n_tokens;
-  return first_last != second_last ? first_last - second_last : (first->want_logits > 0) - (second->want_logits > 0);
+  return wanted_rank (&((const Entry *) a)->job) - wanted_rank (&((const Entry *) b)->job);
 }
 
 static GArray *

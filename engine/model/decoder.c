@@ -114,7 +114,6 @@ lay_out (IvlDecoderRun *run, const IvlDecoderJob *jobs, guint n_jobs, Layout *l,
   IvlAttentionItem *items = mapped (run->items);
   guint32 *pages = mapped (run->pages), *index = mapped (run->index);
   memset (l, 0, sizeof *l);
-  l->first_wanted = G_MAXUINT;
   guint most = 1;
   for (guint i = 0; i < n_jobs; i++) {
     if (jobs[i].one_by_one || jobs[i].n_tokens == 1)
@@ -152,14 +151,12 @@ lay_out (IvlDecoderRun *run, const IvlDecoderJob *jobs, guint n_jobs, Layout *l,
     }
     if (!alone)
       l->block_n_rows += job->n_tokens;
-    if (job->want_logits)
-      l->first_wanted = MIN (l->first_wanted, l->n_rows + job->n_tokens - job->want_logits);
     for (guint t = job->n_tokens - job->want_logits; t < job->n_tokens; t++)
       index[l->n_logits++] = l->n_rows + t;
     l->n_rows += job->n_tokens;
   }
   l->n_block = block - l->n_single;
-  l->first_wanted = MIN (l->first_wanted, l->n_rows);
+  l->first_wanted = l->n_logits ? index[0] : l->n_rows;
   for (guint i = 0; i < block; i++)
     if (items[i].row + items[i].n_rows > l->first_wanted)
       *(i < l->n_single ? &l->wanted_single : &l->wanted_block) += 1;

@@ -38,10 +38,10 @@ compare (const float *logits, const float *want, guint n, Tally *tally)
 {
   double total = log_total (logits, n), want_total = log_total (want, n);
   for (guint i = 0; i < n; i++) {
-    double d = logits[i] - want[i];
+    double v = want[i], d = logits[i] - v;
     tally->difference += d * d;
-    tally->size += want[i] * want[i];
-    tally->loss += exp (want[i] - want_total) * ((want[i] - want_total) - (logits[i] - total));
+    tally->size += v * v;
+    tally->loss += exp (v - want_total) * ((v - want_total) - (logits[i] - total));
   }
   tally->compared++;
 }
