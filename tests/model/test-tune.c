@@ -178,7 +178,7 @@ test_kept (void)
   g_autofree char *stamp = g_strndup (first, strcspn (strchr (first, '\n') + 1, "\n") + 1 + (gsize) (strchr (first, '\n') - first));
   g_autofree char *unknown = g_strconcat (stamp, "\nf16=gemm_f16_99x99_texel;-;-;-;-;-;\n", NULL);
   g_autofree char *few = g_strconcat (stamp, "\nf16=-;-;\n", NULL);
-  g_autofree char *other_type = g_strconcat (stamp, "\nf16=gemm_q8_1x8_texel;-;-;-;-;-;\n", NULL);
+  g_autofree char *other_type = g_strconcat (stamp, "\nf16=gemm_q8_1x16_texel;-;-;-;-;-;\n", NULL);
   g_autofree char *old = g_strdup_printf ("[gemm]\nstamp=0 8 old\nf16=-;-;-;-;-;-;\n# kept\n");
   const char *const bad[] = { "", "\xff\xfe\x00garbage", "[gemm]\n", old, unknown, few, other_type };
   for (guint i = 0; i < G_N_ELEMENTS (bad); i++) {
