@@ -17,7 +17,7 @@ layout (constant_id = 5) const bool FUSED = false;
  * step's fma () of all columns value by value of K, and every sum is loaded and stored each time: there are more of them
  * than registers. With it a sum's eight products follow each other: 16x16 on lavapipe 26.2 with 512-bit vectors, GFLOP a
  * CPU-second, f16 20 to 39, bf16 27 to 54, q8 21 to 47, q4 19 to 44. Smaller tiles of plain weights are slower with it. */
-#if WTYPE >= 3
+#ifdef QUANTS
 #define SPLIT_ROWS 1
 #else
 #define SPLIT_ROWS 16
