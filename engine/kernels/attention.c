@@ -85,12 +85,16 @@ record_gpu (IvlVkStream *stream, const IvlAttention *a, guint part)
 }
 
 static void
-record_registers (IvlVkStream *stream, const IvlAttention *a, gboolean texels)
+record_registers (IvlVkStream *stream, const IvlAttention *a, IvlAttentionVariant variant)
 {
-  static const IvlKernelId kernels[][2] = { { IVL_K_ATTENTION_Q1_BUFFER, IVL_K_ATTENTION_Q1_TEXEL },
-                                            { IVL_K_ATTENTION_Q2_BUFFER, IVL_K_ATTENTION_Q2_TEXEL },
-                                            { IVL_K_ATTENTION_Q4_BUFFER, IVL_K_ATTENTION_Q4_TEXEL },
-                                            { IVL_K_ATTENTION_Q8_BUFFER, IVL_K_ATTENTION_Q8_TEXEL } };
+#define KERNELS(QUERIES)                                                                                   \
+  {                                                                                                        \
+    [IVL_ATTENTION_BUFFER] = IVL_K_ATTENTION_##QUERIES##_BUFFER,                                           \
+    [IVL_ATTENTION_TEXEL] = IVL_K_ATTENTION_##QUERIES##_TEXEL,                                             \
+    [IVL_ATTENTION_ADDRESS] = IVL_K_ATTENTION_##QUERIES##_ADDRESS,                                         \
+  }
+  static const IvlKernelId kernels[][IVL_ATTENTION_GPU] = { KERNELS (Q1), KERNELS (Q2), KERNELS (Q4), KERNELS (Q8) };
+#undef KERNELS
   IvlDevice *device = a->q.span.buffer->device;
   guint lanes = lanes_of (device);
   guint group = a->heads / a->kv_heads;
@@ -98,7 +102,7 @@ record_registers (IvlVkStream *stream, const IvlAttention *a, gboolean texels)
   /* A group of more heads than lanes * queries: widen the workgroup instead. */
   while (lanes * most < a->max_rows * group)
     lanes *= 2;
-  IvlKernelId kernel = kernels[g_bit_storage (most) - 1][texels];
+  IvlKernelId kernel = kernels[g_bit_storage (most) - 1][variant];
   struct IvlPushAttention push = push_of (a);
   guint32 specs[] = { lanes, a->head_dim, group, a->causal, device->fused };
   IvlSpan spans[] = { a->q.span, a->kv.span, a->items, a->pages, a->out.span };
@@ -111,9 +115,10 @@ void
 ivl_attention (IvlVkStream *stream, const IvlAttention *a)
 {
   IvlDevice *device = a->q.span.buffer->device;
-  IvlAttentionVariant variant = !device->software ? IVL_ATTENTION_GPU
-                                : device->texels  ? IVL_ATTENTION_TEXEL
-                                                  : IVL_ATTENTION_BUFFER;
+  IvlAttentionVariant variant = !device->software    ? IVL_ATTENTION_GPU
+                                : device->broadcasts ? IVL_ATTENTION_ADDRESS
+                                : device->texels     ? IVL_ATTENTION_TEXEL
+                                                     : IVL_ATTENTION_BUFFER;
   ivl_attention_with (stream, a, variant, PART_KEYS);
 }
 
@@ -121,11 +126,14 @@ void
 ivl_attention_with (IvlVkStream *stream, const IvlAttention *a, IvlAttentionVariant variant, guint part)
 {
   IvlDevice *device = a->q.span.buffer->device;
-  if (variant == IVL_ATTENTION_GPU && a->head_dim <= GPU_MOST_HEAD_DIM)
+  if (variant == IVL_ATTENTION_GPU && a->head_dim <= GPU_MOST_HEAD_DIM) {
     record_gpu (stream, a, part);
-  else
-    record_registers (stream, a, variant == IVL_ATTENTION_TEXEL
-                                   && ivl_vk_use_texels (device, MAX (a->q.span.size, a->kv.span.size), 1));
+    return;
+  }
+  bool can = variant == IVL_ATTENTION_TEXEL     ? ivl_vk_use_texels (device, MAX (a->q.span.size, a->kv.span.size), 1)
+             : variant == IVL_ATTENTION_ADDRESS ? device->addresses
+                                                : false;
+  record_registers (stream, a, can ? variant : IVL_ATTENTION_BUFFER);
 }
 
 void

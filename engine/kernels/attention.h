@@ -31,6 +31,7 @@ void ivl_attention (IvlVkStream *stream, const IvlAttention *args);
 typedef enum {
   IVL_ATTENTION_BUFFER, /* registers only, reads storage buffers: right on every device */
   IVL_ATTENTION_TEXEL,  /* ... texel buffers, where they fit */
+  IVL_ATTENTION_ADDRESS, /* ... keys and values by their address, where buffers have one */
   IVL_ATTENTION_GPU,    /* shared memory; head dims up to 128 */
 } IvlAttentionVariant;
 

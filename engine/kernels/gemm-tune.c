@@ -171,10 +171,11 @@ tune_class (Timing *t, IvlDevice *device, guint c, gint *shader, GError **error)
   *shader = -1;
   for (guint i = 0; i < ivl_n_gemm_shaders; i++) {
     const IvlGemmShader *s = &ivl_gemm_shaders[i];
-    /* Software drivers: the same tile from the other kind of buffer, since the tiles' order is known. GPUs: every tile
+    /* Software drivers: the same tile from another kind of buffer, since the tiles' order is known. GPUs: every tile
      * that isn't mostly empty; for few rows of those that give equal results. */
     gboolean candidate = variant < IVL_GEMM_GPU
                            ? s->variant < IVL_GEMM_GPU && s->rows == ivl_gemm_shaders[usual.shader].rows
+                               && (s->variant != IVL_GEMM_ADDRESS || device->broadcasts)
                            : s->variant >= IVL_GEMM_GPU && s->rows <= 4 * m && m <= 16 * s->rows
                                && (m > IVL_GEMM_VECTOR_ROWS || ivl_gemm_is_vector (s));
     double ratio;

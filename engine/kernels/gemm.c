@@ -5,13 +5,14 @@
 
 #include "kernels/gemm-tune.h"
 
-const char *const ivl_gemm_variant_names[IVL_N_GEMM_VARIANTS] = { "texel", "buffer", "gpu", "coopmat" };
+const char *const ivl_gemm_variant_names[IVL_N_GEMM_VARIANTS] = { "texel", "buffer", "address", "gpu", "coopmat" };
 
 /* Registers only: on lavapipe 22.3 with bf16, GFLOP a CPU-second: m = 1 10.3 (1x4 3.2, 1x16 9.9), m = 2 15 (2x8 14), m = 4
  * 22 (4x8 18.5), m = 8 30 (8x8 26), m = 16 37 (16x8 31). One row reads 10 GB a CPU-second, two thirds of what a core can;
  * from four rows on, arithmetic and its instructions bound. Unrolling two steps changes nothing; fma () is for newer ones.
  * On 26.2 the same tiles are best: 16x16 42, 32x8 37, 24x16 39, 32x16 31, 8x32 36. Quantised, m = 1 is 5 to 14 % faster
- * with 1x16 than with 1x8 on both. */
+ * with 1x16 than with 1x8 on both. With x by its address, 26.2, f16: 24x8 68 with 512-bit vectors and 43 with 256, 16x16 61
+ * and 37, 20x8 65 and 38, 16x8 60, 28x8 64 and 43, 32x8 50. */
 const IvlGemmShader ivl_gemm_shaders[] = {
 #define ALL(NAME)                                                                                          \
   {                                                                                                        \
@@ -29,9 +30,11 @@ const IvlGemmShader ivl_gemm_shaders[] = {
 #define KERNELS(TYPES, NAME) TYPES (NAME), TYPES (NAME##_ROPE)
 #define REGISTERS(TYPES, ROWS, COLUMNS)                                                                    \
   { IVL_GEMM_TEXEL, ROWS, COLUMNS, 0, 0, KERNELS (TYPES, ROWS##X##COLUMNS##_TEXEL) },                      \
-  { IVL_GEMM_BUFFER, ROWS, COLUMNS, 0, 0, KERNELS (TYPES, ROWS##X##COLUMNS##_BUFFER) }
+  { IVL_GEMM_BUFFER, ROWS, COLUMNS, 0, 0, KERNELS (TYPES, ROWS##X##COLUMNS##_BUFFER) },                    \
+  { IVL_GEMM_ADDRESS, ROWS, COLUMNS, 0, 0, KERNELS (TYPES, ROWS##X##COLUMNS##_ADDRESS) }
   REGISTERS (PLAIN, 1, 8), REGISTERS (QUANTISED, 1, 16), REGISTERS (ALL, 2, 16), REGISTERS (ALL, 4, 16),
   REGISTERS (ALL, 8, 16), REGISTERS (ALL, 16, 16),
+  { IVL_GEMM_ADDRESS, 24, 8, 0, 0, KERNELS (ALL, 24X8_ADDRESS) },
 #undef REGISTERS
 #undef PLAIN
 #undef QUANTISED
@@ -101,6 +104,8 @@ ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader, const IvlW
   if (shader->variant != IVL_GEMM_TEXEL
       && ivl_weight_slice_bytes (weight->dtype, MIN (weight->n, weight->slice_n), weight->k) > limits->maxStorageBufferRange)
     return "the weights were cut for texel buffers";
+  if (shader->variant == IVL_GEMM_ADDRESS && !device->addresses)
+    return "its buffers have no addresses here";
   if (shader->variant == IVL_GEMM_COOPMAT && !device->coopmat_m)
     return "the device offers no suitable cooperative matrices";
   if (shader->variant == IVL_GEMM_COOPMAT && device->driver == VK_DRIVER_ID_MESA_LLVMPIPE && device->coopmat_lanes != 4 * 8)
@@ -136,13 +141,21 @@ preferred_variant (const IvlDevice *device)
       return v;
   if (!device->software)
     return IVL_GEMM_GPU; /* cooperative matrices when named, or found faster by gemm-tune.c */
-  return device->texels ? IVL_GEMM_TEXEL : IVL_GEMM_BUFFER;
+  return device->texels ? IVL_GEMM_TEXEL : device->broadcasts ? IVL_GEMM_ADDRESS : IVL_GEMM_BUFFER;
+}
+
+static guint
+padded (guint m, guint rows)
+{
+  return (m + rows - 1) / rows * rows;
 }
 
 /* Rows of the tile that wastes least; for GPUs large tiles only where there are enough of them to keep it busy. */
 static guint
 tile_rows (IvlGemmVariant variant, guint m, guint n)
 {
+  if (variant == IVL_GEMM_ADDRESS && m > 16 && 7 * padded (m, 24) < 8 * padded (m, 16)) /* as much faster are 24x8 */
+    return 24;
   if (variant < IVL_GEMM_GPU)
     return m > 8 ? 16 : m > 4 ? 8 : m > 2 ? 4 : m;
   if (m <= IVL_GEMM_VECTOR_ROWS)

@@ -85,7 +85,8 @@ gboolean ivl_gemm_norms (IvlDevice *device, const IvlWeight *weight, guint m);
 
 typedef enum {
   IVL_GEMM_TEXEL,   /* registers only, inputs through texel buffers: software drivers. The same order of */
-  IVL_GEMM_BUFFER,  /* sums as this one, through storage buffers, whatever the tile: equal to the last bit */
+  IVL_GEMM_BUFFER,  /* sums as this one, through storage buffers, and as */
+  IVL_GEMM_ADDRESS, /* this one, which reads x by its address, whatever the tile: equal to the last bit */
   IVL_GEMM_GPU,     /* tiles in shared memory; for few rows a lane a column; long sums may be split */
   IVL_GEMM_COOPMAT, /* as that, by cooperative matrices of f16 with sums of f32. Needs full subgroups of the default
                      * size; not for f32 weights; x beyond 524,000 gives what isn't finite */
@@ -115,10 +116,10 @@ const char *ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader
 
 typedef struct {
   guint shader; /* index */
-  guint parts;  /* along K, summed by a second dispatch; 1 with the first two variants */
+  guint parts;  /* along K, summed by a second dispatch; 1 with the first three variants */
 } IvlGemmChoice;
 
-/* What ivl_gemm takes: what INTERNVL_GEMM names (texel, buffer, gpu, coopmat), what was found by timing (gemm-tune.h), or
+/* What ivl_gemm takes: what INTERNVL_GEMM names (texel, buffer, address, gpu, coopmat), what was found by timing (gemm-tune.h), or
  * by the kind of device. */
 IvlGemmChoice ivl_gemm_choose (IvlDevice *device, const IvlWeight *weight, guint m);
 /* Those with a lane a column, in which every workgroup norms the few rows for itself; with the same bits as ivl_norm's where

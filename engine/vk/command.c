@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "push.h"
+
 #define N_SLOTS 4            /* submissions under way before begin waits for the oldest */
 #define N_RECORDINGS 48      /* kept to be run again */
 #define SETS_PER_POOL 512
@@ -362,7 +364,8 @@ ivl_vk_dispatch (IvlVkStream *self, IvlKernelId id, const guint32 *specs, guint 
     return;
   VkCommandBuffer commands = self->current->commands;
 
-  guint n = (guint) strlen (kernel->bindings);
+  guint n = (guint) strlen (kernel->bindings), n_writes = 0, n_addresses = 0;
+  VkDeviceAddress addresses[IVL_MAX_ADDRESSES];
   VkWriteDescriptorSet writes[IVL_MAX_BINDINGS];
   VkDescriptorBufferInfo buffers[IVL_MAX_BINDINGS];
   VkBufferView views[IVL_MAX_BINDINGS];
@@ -370,7 +373,12 @@ ivl_vk_dispatch (IvlVkStream *self, IvlKernelId id, const guint32 *specs, guint 
     char kind = kernel->bindings[i];
     bool texels = kind == 'u' || kind == 'f';
     need (self, &spans[i], kind == 'w' || kind == 'x');
-    writes[i] = (VkWriteDescriptorSet){ .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+    if (kind == 'a') {
+      g_assert (spans[i].buffer->address && push_bytes <= IVL_PUSH_ADDRESSES);
+      addresses[n_addresses++] = spans[i].buffer->address + spans[i].offset;
+      continue;
+    }
+    writes[n_writes++] = (VkWriteDescriptorSet){ .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
                                         .dstSet = set,
                                         .dstBinding = i,
                                         .descriptorCount = 1,
@@ -398,11 +406,14 @@ ivl_vk_dispatch (IvlVkStream *self, IvlKernelId id, const guint32 *specs, guint 
   }
   for (guint i = 0; i < n; i++)
     note (self, &spans[i], kernel->bindings[i] == 'w' || kernel->bindings[i] == 'x');
-  vkUpdateDescriptorSets (self->device->device, n, writes, 0, NULL);
+  vkUpdateDescriptorSets (self->device->device, n_writes, writes, 0, NULL);
   vkCmdBindPipeline (commands, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline->pipeline);
   vkCmdBindDescriptorSets (commands, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline->layout, 0, 1, &set, 0, NULL);
   if (push_bytes)
     vkCmdPushConstants (commands, pipeline->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, (guint32) push_bytes, push);
+  if (n_addresses)
+    vkCmdPushConstants (commands, pipeline->layout, VK_SHADER_STAGE_COMPUTE_BIT, IVL_PUSH_ADDRESSES,
+                        n_addresses * sizeof *addresses, addresses);
 
   GPtrArray *queries = self->current->query_profiles;
   bool timed = self->profiling && 2 * queries->len + 2 <= MAX_QUERIES;

@@ -270,27 +270,42 @@ limit_to_minimum (VkPhysicalDeviceLimits *limits)
   limits->minTexelBufferOffsetAlignment = 256;
 }
 
-/* lavapipe of Mesa 22.3 gathers from texel buffers and reads storage buffers lane by lane: matrix products from texels are
- * twice as fast. Newer ones, which tell their true version, gather from both and broadcast what a storage buffer has at a
- * uniform index: 42 GFLOP a CPU-second against 21 from texels (26.2). */
+/* Mesa's software driver from VERSION on. */
+static bool
+is_lavapipe (const IvlDevice *self, guint version)
+{
+  return self->driver == VK_DRIVER_ID_MESA_LLVMPIPE && self->mesa >= version;
+}
+
+/* lavapipe of Mesa 22.3 and 25.0 gathers from texel buffers and reads storage buffers lane by lane: 16x16 matmuls in f16 from
+ * texels 21 GFLOP a CPU-second against 8 (25.0, 256-bit vectors). That of 26 gathers from both: 42 against 21 from texels. */
 static bool
 gathers_only_texels (const IvlDevice *self)
 {
-  return self->driver == VK_DRIVER_ID_MESA_LLVMPIPE && self->properties.driverVersion < VK_MAKE_API_VERSION (0, 23, 0, 0);
+  return is_lavapipe (self, 0) && !is_lavapipe (self, 26);
 }
 
-/* lavapipe of Mesa 26 has fma () done by the processor: 16x16 matmuls in f16 39 GFLOP a CPU-second against 31 with 512-bit
- * vectors, 45 against 36 with 256 (another day). That of 22.3 makes a multiplication and an addition of it, at half the
- * speed. */
+/* lavapipe of Mesa 25 and newer has fma () done by the processor: 16x16 matmuls in f16 39 GFLOP a CPU-second against 31 with
+ * 512-bit vectors, 45 against 36 with 256 (26.2), 40 against 20, 21 against 12 (25.0). That of 22.3 makes a multiplication and
+ * an addition of it, at half the speed. */
 static bool
 fuses (const IvlDevice *self)
 {
 #if defined(__x86_64__) || defined(__i386__)
-  return self->driver == VK_DRIVER_ID_MESA_LLVMPIPE && self->software && self->subgroup_size >= 8
-         && self->properties.driverVersion >= VK_MAKE_API_VERSION (0, 26, 0, 0) && __builtin_cpu_supports ("fma");
+  return is_lavapipe (self, 25) && self->software && self->subgroup_size >= 8 && __builtin_cpu_supports ("fma");
 #else
   return false;
 #endif
+}
+
+/* lavapipe of Mesa 25 and newer: a value at the same index for all lanes is one load that broadcasts if read by address. From
+ * a storage buffer its index is compared, branched for, loaded, stored and broadcast, a third of the instructions of a 16x16
+ * matmul: f16 61 GFLOP a CPU-second against 51 with 512-bit vectors, 37 against 26 with 256 (26.2); attention 17 against 5
+ * (25.0). That of 22.3 loads lane by lane, at a fifth of the speed. */
+static bool
+broadcasts_by_address (const IvlDevice *self)
+{
+  return is_lavapipe (self, 25);
 }
 
 bool
@@ -324,6 +339,9 @@ query_properties (IvlDevice *self)
   g_strlcpy (self->name, properties.properties.deviceName, sizeof self->name);
   memcpy (self->pipeline_uuid, properties.properties.pipelineCacheUUID, VK_UUID_SIZE);
   self->driver = driver.driverID;
+  /* "Mesa 25.0.7 (LLVM 19.1.7)": lavapipe's driverVersion is 0.0.1 up to some of 25. */
+  if (sscanf (driver.driverInfo, "Mesa %u.", &self->mesa) != 1)
+    self->mesa = 0;
   self->subgroup_size = MAX (subgroup.subgroupSize, 1);
   self->coopmat_lanes = 4 * self->subgroup_size;
   self->subgroup_arithmetic = (subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT)
@@ -338,6 +356,8 @@ query_properties (IvlDevice *self)
   if (debug & DEBUG_MINIMUM)
     limit_to_minimum (&self->properties.limits);
   self->fused = fuses (self);
+  self->addresses = self->addresses && self->software && !(debug & DEBUG_MINIMUM);
+  self->broadcasts = self->addresses && broadcasts_by_address (self) && !(debug & (DEBUG_TEXELS | DEBUG_BUFFERS));
   self->texels = debug & DEBUG_TEXELS || (gathers_only_texels (self) && !(debug & (DEBUG_BUFFERS | DEBUG_GPU)));
   if (self->properties.limits.maxTexelBufferElements < LEAST_TEXELS)
     self->texels = false;
@@ -436,7 +456,9 @@ create_device (IvlDevice *self, GError **error)
   VkPhysicalDeviceFeatures2 have = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &v12 };
   vkGetPhysicalDeviceFeatures2 (self->physical, &have);
   VkPhysicalDeviceVulkan12Features want = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
-                                            .hostQueryReset = v12.hostQueryReset };
+                                            .hostQueryReset = v12.hostQueryReset,
+                                            .bufferDeviceAddress = v12.bufferDeviceAddress };
+  self->addresses = v12.bufferDeviceAddress;
 #ifdef VK_KHR_cooperative_matrix
   /* With the memory model on, barriers of the other kernels too need its device scope. */
   if (has_coopmat && coopmat.cooperativeMatrix && full.computeFullSubgroups && v12.shaderFloat16 && v12.vulkanMemoryModel

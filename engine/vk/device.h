@@ -23,6 +23,7 @@ struct IvlDevice {
   VkPhysicalDeviceProperties properties;
   VkPhysicalDeviceMemoryProperties memory;
   VkDriverId driver;
+  guint mesa;            /* its major version, 0 where the driver isn't Mesa's */
   guint8 pipeline_uuid[VK_UUID_SIZE];
   guint32 subgroup_size; /* the driver's default */
   bool software;         /* runs on the host's cores */
@@ -30,6 +31,8 @@ struct IvlDevice {
   bool subgroup_arithmetic;
   bool fused;            /* a software driver whose fma () is one operation, and faster */
   bool texels;           /* bulk inputs are read faster through texel buffers: see ivl_vk_use_texels */
+  bool addresses;        /* buffers have one; never on a host's device, whose features can't be seen, nor on GPUs */
+  bool broadcasts;       /* what all lanes read alike is read faster by its address */
   bool host_import;      /* VK_EXT_external_memory_host */
   VkDeviceSize host_import_alignment;
   bool memory_budget;    /* VK_EXT_memory_budget */

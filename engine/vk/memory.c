@@ -59,7 +59,8 @@ ivl_vk_buffer_new (IvlDevice *device, IvlVkUse use, VkDeviceSize size, GError **
   VkBufferCreateInfo info = { .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
                               .size = size,
                               .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT
-                                       | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT };
+                                       | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT
+                                       | (device->addresses ? VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT : 0) };
   VK_TRY (device, vkCreateBuffer (device->device, &info, NULL, &self->buffer));
   VkMemoryRequirements requirements;
   vkGetBufferMemoryRequirements (device->device, self->buffer, &requirements);
@@ -69,7 +70,10 @@ ivl_vk_buffer_new (IvlDevice *device, IvlVkUse use, VkDeviceSize size, GError **
               device->name, use);
     goto fail;
   }
+  VkMemoryAllocateFlagsInfo flags_info = { .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
+                                           .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT };
   VkMemoryAllocateInfo allocate = { .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                    .pNext = device->addresses ? &flags_info : NULL,
                                     .allocationSize = requirements.size,
                                     .memoryTypeIndex = (guint32) type };
   VkResult result = vkAllocateMemory (device->device, &allocate, NULL, &self->memory);
@@ -86,6 +90,10 @@ ivl_vk_buffer_new (IvlDevice *device, IvlVkUse use, VkDeviceSize size, GError **
   ivl_vk_set_name (device, VK_OBJECT_TYPE_BUFFER, (guint64) self->buffer, "internvl %s buffer", names[use]);
   count_bytes (self, true);
   VK_TRY (device, vkBindBufferMemory (device->device, self->buffer, self->memory, 0));
+  if (device->addresses) {
+    VkBufferDeviceAddressInfo address = { .sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO, .buffer = self->buffer };
+    self->address = vkGetBufferDeviceAddress (device->device, &address);
+  }
   VkMemoryPropertyFlags flags = device->memory.memoryTypes[type].propertyFlags;
   self->coherent = flags & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
   if ((flags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT) && (use != IVL_VK_DEVICE || device->unified))

@@ -16,6 +16,7 @@ typedef struct {
   VkBuffer buffer;
   VkDeviceMemory memory;
   VkDeviceSize size;
+  VkDeviceAddress address; /* where the device's buffers have one and this isn't the host's own memory, else 0 */
   guint64 serial;    /* of no other buffer of the device, ever */
   void *map;         /* host address, or NULL */
   bool coherent;

@@ -67,15 +67,18 @@ pipeline_create (IvlDevice *device, const PipelineKey *key, GError **error)
   }
 
   VkDescriptorSetLayoutBinding bindings[IVL_MAX_BINDINGS];
-  guint32 n_bindings = (guint32) strlen (kernel->bindings);
-  g_assert (n_bindings <= IVL_MAX_BINDINGS);
-  for (guint32 i = 0; i < n_bindings; i++) {
+  guint32 n_bindings = 0;
+  g_assert (strlen (kernel->bindings) <= IVL_MAX_BINDINGS);
+  for (guint32 i = 0; kernel->bindings[i]; i++) {
     bool texels = kernel->bindings[i] == 'u' || kernel->bindings[i] == 'f';
-    bindings[i] = (VkDescriptorSetLayoutBinding){ .binding = i,
-                                                  .descriptorType = texels ? VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER
-                                                                           : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-                                                  .descriptorCount = 1,
-                                                  .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT };
+    if (kernel->bindings[i] == 'a')
+      continue;
+    bindings[n_bindings++] = (VkDescriptorSetLayoutBinding){
+      .binding = i,
+      .descriptorType = texels ? VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+      .descriptorCount = 1,
+      .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT,
+    };
   }
   VkDescriptorSetLayoutCreateInfo set_info = { .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
                                                .bindingCount = n_bindings,

@@ -8,13 +8,16 @@
 #include "shader-table.h" /* enum IvlKernelId, generated */
 
 #define IVL_MAX_BINDINGS 10
+#define IVL_MAX_ADDRESSES 2 /* of them read by address: what there is room for behind push constants */
 #define IVL_MAX_TEXELS 6 /* of them texel buffers: what descriptor pools are made for */
 #define IVL_MAX_SPECS 12
 #define IVL_PUSH_BYTES 128 /* what every Vulkan device has */
 
 typedef struct {
   const char *name;
-  const char *bindings; /* a letter each: r, w, x = storage buffer read, written, both; u, f = texels uvec4, vec4, read */
+  /* A letter each: r, w, x = storage buffer read, written, both; u, f = texels uvec4, vec4, read; a = read by its address,
+   * on devices whose buffers have one. */
+  const char *bindings;
   const guint32 *spirv;
   gsize spirv_bytes;
   gboolean full_subgroups; /* no invocation of a subgroup may be missing, and their size is the driver's default */

@@ -1,6 +1,9 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
+#ifdef ADDRESSES
+#extension GL_EXT_buffer_reference : require
+#endif
 #include "push.h"
 #include "texels.h"
 
@@ -26,11 +29,11 @@ layout (constant_id = 4) const bool FUSED = false;  /* as in gemm/gemm.comp */
 #define NEVER(c) (FUSED && p.kv_pitch == (c))
 
 FLOATS (0, q_data);
-FLOATS (1, kv_data);
+BROADCAST_FLOATS (1, kv_data)
 SMALL (2, items);
 layout (binding = 3, std430) readonly buffer Pages { uint pages[]; };
 layout (binding = 4, std430) writeonly buffer Out { vec4 o_data[]; };
-layout (push_constant) uniform Push { IvlPushAttention p; };
+layout (push_constant) uniform Push { IvlPushAttention p; ADDRESS (0, kv_data) };
 
 void
 main ()
@@ -62,12 +65,12 @@ main ()
   for (uint j0 = 0; j0 < longest; j0 += TK) {
     /* A page holds a multiple of TK keys, so these TK are neighbours. Past the end the last one is loaded again: its
      * weight is zero, but zero times what memory happens to hold may not be. */
-    uint k_at;
+    uint k_at, first = min (j0, longest - 1);
     if (CAUSAL)
-      k_at = pages[item.kv + j0 / IVL_KV_PAGE] * IVL_KV_PAGE + j0 % IVL_KV_PAGE;
+      k_at = pages[item.kv + first / IVL_KV_PAGE] * IVL_KV_PAGE + first % IVL_KV_PAGE;
     else
-      k_at = item.kv + j0;
-    uint last = k_at + (longest - 1 - j0);
+      k_at = item.kv + first;
+    uint last = k_at + (longest - 1 - first);
     uint row_at[TK];
     [[unroll]] for (uint j = 0; j < TK; j++)
       row_at[j] = min (k_at + j, last) * p.kv_pitch + kv_head * D4;
@@ -82,7 +85,7 @@ main ()
       /* All keys first, then query by query: each query's values stay in registers. */
       vec4 k[TK];
       [[unroll]] for (int j = 0; j < TK; j++)
-        k[j] = LOAD (kv_data, p.k_offset + row_at[j] + c);
+        k[j] = LOAD_BROADCAST (kv_data, p.k_offset + row_at[j] + c);
       [[unroll]] for (int t = 0; t < TQ; t++) {
         vec4 x = q[t][c];
         [[unroll]] for (int j = 0; j < TK; j++)
@@ -111,7 +114,7 @@ main ()
         continue;
       vec4 v[TK];
       [[unroll]] for (int j = 0; j < TK; j++)
-        v[j] = LOAD (kv_data, p.v_offset + row_at[j] + c);
+        v[j] = LOAD_BROADCAST (kv_data, p.v_offset + row_at[j] + c);
       [[unroll]] for (int t = 0; t < TQ; t++) {
         vec4 add = o[t][c] * keep[t];
         [[unroll]] for (int j = 0; j < TK; j++)

@@ -1,6 +1,6 @@
 /* What the variants of the matmul share: constants, bindings, the layout of weights (push.h) and the epilogue
  *   y = act (x . w^T + bias) * scale (+ y)
- * WTYPE: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4. TEXELS: x and w are read through texel buffers. PARTS: x is what a split
+ * WTYPE: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4. TEXELS: x and w are read through texel buffers. ADDRESSES: x by its address. PARTS: x is what a split
  * matmul left, as floats. ROPE: the decoder's q, k and v, of which a head of q and k has the pairs (j, j + d/2) side by
  * side. Instead of the rest of the epilogue q is rotated, and rotated k and plain v go to the KV cache, each value in its
  * place; see rope/rope_cache.comp, which does the same to what is in y. */
@@ -22,7 +22,7 @@ layout (constant_id = 4) const bool ADD = false;   /* to what y holds */
 #ifdef PARTS
 layout (binding = 0, std430) readonly buffer X { float parts[]; };
 #else
-FLOATS (0, x_data);
+BROADCAST_FLOATS (0, x_data)
 INPUT (1, w_data);
 #endif
 SMALL_FLOATS (2, bias);
@@ -35,7 +35,7 @@ SMALL_FLOATS (7, cos_sin); /* two pairs a texel */
 #else
 layout (binding = 4, std430) buffer Y { float y[]; };
 #endif
-layout (push_constant) uniform Push { IvlPushGemm p; };
+layout (push_constant) uniform Push { IvlPushGemm p; ADDRESS (0, x_data) };
 
 #if WTYPE >= 3
 #define QUANTS (WTYPE == 3 ? 2 : 4)    /* columns whose next eight values share a texel */

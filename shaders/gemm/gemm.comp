@@ -1,6 +1,9 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
+#ifdef ADDRESSES
+#extension GL_EXT_buffer_reference : require
+#endif
 #include "push.h"
 #include "../gemm/common.h"
 
@@ -68,10 +71,11 @@ main ()
     w_index += IVL_QUANT_SCALES;
     uint end = min (4 * block + 4, steps);
     for (uint s = 4 * block; s < end; s++) {
+      uint at = min (s, steps - 1);
       vec4 xa[TM], xb[TM];
       [[unroll]] for (int i = 0; i < TM; i++) {
-        xa[i] = LOAD (x_data, x_index[i] + 2 * s);
-        xb[i] = LOAD (x_data, x_index[i] + 2 * s + 1);
+        xa[i] = LOAD_BROADCAST (x_data, x_index[i] + 2 * at);
+        xb[i] = LOAD_BROADCAST (x_data, x_index[i] + 2 * at + 1);
       }
       [[unroll]] for (int j0 = 0; j0 < TN; j0 += QUANTS) {
         uvec4 q = LOAD (w_data, w_index + (n0 % IVL_PANEL + j0) / QUANTS);
@@ -106,10 +110,11 @@ main ()
   }
 #else
   for (uint s = 0; s < steps; s++) {
+    uint at = min (s, steps - 1);
 #if WTYPE == 0
     vec4 xv[TM];
     [[unroll]] for (int i = 0; i < TM; i++)
-      xv[i] = LOAD (x_data, x_index[i] + s);
+      xv[i] = LOAD_BROADCAST (x_data, x_index[i] + at);
     [[unroll]] for (int j = 0; j < TN; j++) {
       vec4 w = uintBitsToFloat (LOAD (w_data, w_index + IVL_PANEL_TEXEL (j)));
       [[unroll]] for (int i = 0; i < TM; i++)
@@ -118,8 +123,8 @@ main ()
 #else
     vec4 xa[TM], xb[TM];
     [[unroll]] for (int i = 0; i < TM; i++) {
-      xa[i] = LOAD (x_data, x_index[i] + 2 * s);
-      xb[i] = LOAD (x_data, x_index[i] + 2 * s + 1);
+      xa[i] = LOAD_BROADCAST (x_data, x_index[i] + 2 * at);
+      xb[i] = LOAD_BROADCAST (x_data, x_index[i] + 2 * at + 1);
     }
     [[unroll]] for (int j = 0; j < TN; j++) {
       if (NEVER (j))

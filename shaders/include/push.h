@@ -8,6 +8,9 @@
 #define uint uint32_t
 #endif
 
+/* Where the addresses lie of what a kernel reads by them, 8 bytes each, in the order of their bindings (texels.h). */
+#define IVL_PUSH_ADDRESSES 112
+
 /* Weight panels: GEMM weights [N, K] are stored as [N/64][K/8][64] texels of eight 16-bit values along K (or
  * [N/64][K/4][64] of four 32-bit values), zero padded, so that a workgroup streams its columns in order. Of the 64, first
  * come columns 0 and 1 of every eight, then 2 and 3 and so on, so that lanes of eight columns read neighbouring cache

@@ -16,3 +16,18 @@
 #define FLOATS(slot, name) layout (binding = slot, std430) readonly buffer Input##slot { vec4 name[]; }
 #define LOAD(name, i) name[i]
 #endif
+
+/* What is read at the same index by all lanes. In the ADDRESSES variant it is read by the buffer's address, which stands in
+ * the push constants, ADDRESS being the block's last: lavapipe then loads a value and broadcasts it, instead of asking for
+ * each whether it lies in the buffer. Nobody asks, so an index must be within even in the pass that finds a loop at its
+ * end: no lane takes part in the rest of that, but such loads are done. */
+#ifdef ADDRESSES
+layout (buffer_reference, std430, buffer_reference_align = 16) readonly buffer Floats { vec4 at[]; };
+#define BROADCAST_FLOATS(slot, name)
+#define ADDRESS(i, name) layout (offset = IVL_PUSH_ADDRESSES + 8 * (i)) Floats name##_address;
+#define LOAD_BROADCAST(name, i) name##_address.at[i]
+#else
+#define BROADCAST_FLOATS(slot, name) FLOATS (slot, name);
+#define ADDRESS(i, name)
+#define LOAD_BROADCAST(name, i) LOAD (name, i)
+#endif

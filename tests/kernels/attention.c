@@ -264,6 +264,10 @@ check_attention (Check *c)
     check_skip (c, "attention_texel", "*", "the device takes few texels");
   else
     check_variant (c, "attention_texel", IVL_ATTENTION_TEXEL, 0);
+  if (c->device->addresses)
+    check_variant (c, "attention_address", IVL_ATTENTION_ADDRESS, 0);
+  else
+    check_skip (c, "attention_address", "*", "buffers have no addresses here");
   check_variant (c, "attention_gpu", IVL_ATTENTION_GPU, 0);
   check_variant (c, "attention_gpu_parts", IVL_ATTENTION_GPU, 32);
   /* Besides, halves of heads that aren't powers of two, or are larger than the workgroup usually is. */

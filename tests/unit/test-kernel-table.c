@@ -8,16 +8,18 @@ test_descriptors (void)
 {
   for (guint i = 0; i < IVL_N_KERNELS; i++) {
     const IvlKernel *kernel = &ivl_kernels[i];
-    guint storage = 0, texels = 0;
+    guint storage = 0, texels = 0, addresses = 0;
     for (const char *letter = kernel->bindings; *letter; letter++) {
       storage += strchr ("rwx", *letter) != NULL;
       texels += strchr ("uf", *letter) != NULL;
+      addresses += *letter == 'a';
     }
     g_test_message ("%s: %u storage buffers, %u texel buffers", kernel->name, storage, texels);
     g_assert_cmpuint (storage, <=, 4);  /* maxPerStageDescriptorStorageBuffers */
     g_assert_cmpuint (texels, <=, IVL_MAX_TEXELS);   /* of 16 that are required */
-    g_assert_cmpuint (storage + texels, ==, strlen (kernel->bindings));
-    g_assert_cmpuint (storage + texels, <=, IVL_MAX_BINDINGS);
+    g_assert_cmpuint (addresses, <=, IVL_MAX_ADDRESSES);
+    g_assert_cmpuint (storage + texels + addresses, ==, strlen (kernel->bindings));
+    g_assert_cmpuint (storage + texels + addresses, <=, IVL_MAX_BINDINGS);
   }
 }
 
