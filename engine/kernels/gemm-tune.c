@@ -222,6 +222,7 @@ tune (IvlDevice *device, IvlVkStream *stream, const IvlWeight *whole, gint *shad
   for (guint c = 1; c < N_CLASSES && sixteen >= 0; c++)
     for (guint i = 0; i < ivl_n_gemm_shaders; i++)
       if (ivl_gemm_shaders[i].variant == ivl_gemm_shaders[sixteen].variant
+          && ivl_gemm_shaders[i].kernels[weight.dtype] != IVL_N_KERNELS
           && ivl_gemm_shaders[i].rows == MIN (class_rows[c], 16u))
         shaders[c] = (gint) i;
   return TRUE;

@@ -12,7 +12,7 @@ const char *const ivl_gemm_variant_names[IVL_N_GEMM_VARIANTS] = { "texel", "buff
  * from four rows on, arithmetic and its instructions bound. Unrolling two steps changes nothing; fma () is for newer ones.
  * On 26.2 the same tiles are best: 16x16 42, 32x8 37, 24x16 39, 32x16 31, 8x32 36. Quantised, m = 1 is 5 to 14 % faster
  * with 1x16 than with 1x8 on both. With x by its address, 26.2, f16: 24x8 68 with 512-bit vectors and 43 with 256, 16x16 61
- * and 37, 20x8 65 and 38, 16x8 60, 28x8 64 and 43, 32x8 50. */
+ * and 37, 20x8 65 and 38, 16x8 60, 28x8 64 and 43, 32x8 50; for 16 rows and k = 4864 16x8 59, 16x16 52. */
 const IvlGemmShader ivl_gemm_shaders[] = {
 #define ALL(NAME)                                                                                          \
   {                                                                                                        \
@@ -30,12 +30,15 @@ const IvlGemmShader ivl_gemm_shaders[] = {
 #define KERNELS(TYPES, NAME) TYPES (NAME), TYPES (NAME##_ROPE)
 #define REGISTERS(TYPES, ROWS, COLUMNS)                                                                    \
   { IVL_GEMM_TEXEL, ROWS, COLUMNS, 0, 0, KERNELS (TYPES, ROWS##X##COLUMNS##_TEXEL) },                      \
-  { IVL_GEMM_BUFFER, ROWS, COLUMNS, 0, 0, KERNELS (TYPES, ROWS##X##COLUMNS##_BUFFER) },                    \
-  { IVL_GEMM_ADDRESS, ROWS, COLUMNS, 0, 0, KERNELS (TYPES, ROWS##X##COLUMNS##_ADDRESS) }
+  { IVL_GEMM_BUFFER, ROWS, COLUMNS, 0, 0, KERNELS (TYPES, ROWS##X##COLUMNS##_BUFFER) }
   REGISTERS (PLAIN, 1, 8), REGISTERS (QUANTISED, 1, 16), REGISTERS (ALL, 2, 16), REGISTERS (ALL, 4, 16),
   REGISTERS (ALL, 8, 16), REGISTERS (ALL, 16, 16),
-  { IVL_GEMM_ADDRESS, 24, 8, 0, 0, KERNELS (ALL, 24X8_ADDRESS) },
 #undef REGISTERS
+#define ADDRESS(TYPES, ROWS, COLUMNS)                                                                      \
+  { IVL_GEMM_ADDRESS, ROWS, COLUMNS, 0, 0, KERNELS (TYPES, ROWS##X##COLUMNS##_ADDRESS) }
+  ADDRESS (PLAIN, 1, 8), ADDRESS (QUANTISED, 1, 16), ADDRESS (ALL, 2, 16), ADDRESS (ALL, 4, 16), ADDRESS (PLAIN, 8, 8),
+  ADDRESS (QUANTISED, 8, 16), ADDRESS (PLAIN, 16, 8), ADDRESS (QUANTISED, 16, 16), ADDRESS (ALL, 24, 8),
+#undef ADDRESS
 #undef PLAIN
 #undef QUANTISED
 #define VECTOR(ROWS) { IVL_GEMM_GPU, ROWS, IVL_PANEL, 2 * IVL_PANEL, 8 * ROWS * IVL_PANEL, KERNELS (ALL, ROWS##X64_GPU) }
