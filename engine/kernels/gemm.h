@@ -119,8 +119,8 @@ typedef struct {
   guint parts;  /* along K, summed by a second dispatch; 1 with the first three variants */
 } IvlGemmChoice;
 
-/* What ivl_gemm takes: what INTERNVL_GEMM names (texel, buffer, address, gpu, coopmat), what was found by timing (gemm-tune.h), or
- * by the kind of device. */
+/* What ivl_gemm takes: what INTERNVL_GEMM names (texel, buffer, address, gpu, coopmat), what was found by timing
+ * (gemm-tune.h), or by the kind of device. */
 IvlGemmChoice ivl_gemm_choose (IvlDevice *device, const IvlWeight *weight, guint m);
 /* Those with a lane a column, in which every workgroup norms the few rows for itself; with the same bits as ivl_norm's where
  * a workgroup shares a row. Registers only, a lane would do it for itself, which took longer than a dispatch. */

@@ -378,14 +378,15 @@ ivl_vk_dispatch (IvlVkStream *self, IvlKernelId id, const guint32 *specs, guint 
       addresses[n_addresses++] = spans[i].buffer->address + spans[i].offset;
       continue;
     }
-    writes[n_writes++] = (VkWriteDescriptorSet){ .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
-                                        .dstSet = set,
-                                        .dstBinding = i,
-                                        .descriptorCount = 1,
-                                        .descriptorType = texels ? VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER
-                                                                 : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-                                        .pBufferInfo = &buffers[i],
-                                        .pTexelBufferView = &views[i] };
+    writes[n_writes++] = (VkWriteDescriptorSet){
+      .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+      .dstSet = set,
+      .dstBinding = i,
+      .descriptorCount = 1,
+      .descriptorType = texels ? VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+      .pBufferInfo = &buffers[i],
+      .pTexelBufferView = &views[i],
+    };
     if (texels) {
       views[i] = ivl_vk_buffer_view (spans[i].buffer,
                                      kind == 'u' ? VK_FORMAT_R32G32B32A32_UINT : VK_FORMAT_R32G32B32A32_SFLOAT,
