@@ -65,7 +65,7 @@ main ()
   for (uint j0 = 0; j0 < longest; j0 += TK) {
     /* A page holds a multiple of TK keys, so these TK are neighbours. Past the end the last one is loaded again: its
      * weight is zero, but zero times what memory happens to hold may not be. */
-    uint k_at, first = min (j0, longest - 1);
+    uint k_at, first = min (j0, longest - 1); /* at the loop's end too: texels.h */
     if (CAUSAL)
       k_at = pages[item.kv + first / IVL_KV_PAGE] * IVL_KV_PAGE + first % IVL_KV_PAGE;
     else

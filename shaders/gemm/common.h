@@ -1,9 +1,9 @@
 /* What the variants of the matmul share: constants, bindings, the layout of weights (push.h) and the epilogue
  *   y = act (x . w^T + bias) * scale (+ y)
- * WTYPE: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4. TEXELS: x and w are read through texel buffers. ADDRESSES: x by its address. PARTS: x is what a split
- * matmul left, as floats. ROPE: the decoder's q, k and v, of which a head of q and k has the pairs (j, j + d/2) side by
- * side. Instead of the rest of the epilogue q is rotated, and rotated k and plain v go to the KV cache, each value in its
- * place; see rope/rope_cache.comp, which does the same to what is in y. */
+ * WTYPE: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4. TEXELS: x and w are read through texel buffers. ADDRESSES: x by its address.
+ * PARTS: x is what a split matmul left, as floats. ROPE: the decoder's q, k and v, of which a head of q and k has the pairs
+ * (j, j + d/2) side by side. Instead of the rest of the epilogue q is rotated, and rotated k and plain v go to the KV cache,
+ * each value in its place; see rope/rope_cache.comp, which does the same to what is in y. */
 
 #include "texels.h"
 

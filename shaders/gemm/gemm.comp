@@ -71,7 +71,7 @@ main ()
     w_index += IVL_QUANT_SCALES;
     uint end = min (4 * block + 4, steps);
     for (uint s = 4 * block; s < end; s++) {
-      uint at = min (s, steps - 1);
+      uint at = min (s, steps - 1); /* at the loop's end too: texels.h */
       vec4 xa[TM], xb[TM];
       [[unroll]] for (int i = 0; i < TM; i++) {
         xa[i] = LOAD_BROADCAST (x_data, x_index[i] + 2 * at);
@@ -110,7 +110,7 @@ main ()
   }
 #else
   for (uint s = 0; s < steps; s++) {
-    uint at = min (s, steps - 1);
+    uint at = min (s, steps - 1); /* at the loop's end too: texels.h */
 #if WTYPE == 0
     vec4 xv[TM];
     [[unroll]] for (int i = 0; i < TM; i++)

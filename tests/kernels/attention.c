@@ -269,7 +269,7 @@ check_attention (Check *c)
   if (c->device->addresses)
     check_variant (c, "attention_address", IVL_ATTENTION_ADDRESS, 0);
   else
-    check_skip (c, "attention_address", "*", "buffers have no addresses here");
+    check_skip (c, "attention_address", "*", "the device's buffers have no addresses");
   check_variant (c, "attention_gpu", IVL_ATTENTION_GPU, 0);
   check_variant (c, "attention_gpu_parts", IVL_ATTENTION_GPU, 32);
   /* Besides, halves of heads that aren't powers of two, or are larger than the workgroup usually is. */
