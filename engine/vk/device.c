@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vk/shader-threads.h"
+
 /* Devices that take fewer texels in a buffer would have weights cut into many small slices. */
 #define LEAST_TEXELS (1u << 23)
 
@@ -240,6 +242,7 @@ enum {
   DEBUG_BUFFERS = 1 << 1, /* ... through storage buffers */
   DEBUG_MINIMUM = 1 << 2, /* no more than what Vulkan 1.2 asks of every device */
   DEBUG_GPU = 1 << 3,     /* taken for a discrete one: kernels for GPUs, transfers through staging */
+  DEBUG_UNBOUND = 1 << 4, /* its threads run on any processor */
 };
 
 static guint
@@ -247,6 +250,7 @@ debug_flags (void)
 {
   static const GDebugKey keys[] = {
     { "texels", DEBUG_TEXELS }, { "buffers", DEBUG_BUFFERS }, { "minimum", DEBUG_MINIMUM }, { "gpu", DEBUG_GPU },
+    { "unbound", DEBUG_UNBOUND },
   };
   return g_parse_debug_string (g_getenv ("INTERNVL_DEBUG"), keys, G_N_ELEMENTS (keys));
 }
@@ -532,15 +536,21 @@ ivl_device_open (const char *name, GError **error)
   if (!self->instance || !(self->physical = choose_device (self->instance, name, error)))
     goto fail;
   self->queue_family = (guint32) compute_family (self->physical);
-  if (!create_device (self, error))
-    goto fail;
+  IvlShaderThreads threads;
+  ivl_shader_threads_begin (&threads);
+  bool created = create_device (self, error);
   bool reset = self->timestamps;
-  query_properties (self);
+  if (created)
+    query_properties (self);
+  guint bound = ivl_shader_threads_end (&threads, created && is_lavapipe (self, 0) && !(debug_flags () & DEBUG_UNBOUND));
+  if (!created)
+    goto fail;
   self->timestamps = self->timestamps && reset;
   if (self->dmabuf)
     query_dmabuf (self);
   ivl_vk_pipelines_init (self);
-  g_debug ("device: %s, subgroup %u, %s memory", self->name, self->subgroup_size, self->unified ? "unified" : "own");
+  g_debug ("device: %s, subgroup %u, %s memory, %u threads bound to a processor each", self->name, self->subgroup_size,
+           self->unified ? "unified" : "own", bound);
   return self;
 fail:
   ivl_device_unref (self);
