@@ -109,6 +109,8 @@ ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader, const IvlW
     return "the weights were cut for texel buffers";
   if (shader->variant == IVL_GEMM_ADDRESS && !device->addresses)
     return "the device's buffers have no addresses";
+  if (shader->variant < IVL_GEMM_GPU && shader->variant != IVL_GEMM_BUFFER && !device->subgroup_ballot)
+    return "the device's subgroups don't broadcast";
   if (shader->variant == IVL_GEMM_COOPMAT && !device->coopmat_m)
     return "the device offers no suitable cooperative matrices";
   if (shader->variant == IVL_GEMM_COOPMAT && device->driver == VK_DRIVER_ID_MESA_LLVMPIPE && device->coopmat_lanes != 4 * 8)
@@ -248,6 +250,13 @@ reduce (IvlVkStream *stream, IvlKernelId kernel, IvlSpan *spans, const guint32 *
                    ivl_groups_for (device, (guint64) push.m * ((push.n + 1) / 2), REDUCE_LANES));
 }
 
+/* Workgroups that take turns at TILES: each processor's could do them all. */
+static guint
+turn_groups (guint tiles, guint k)
+{
+  return MIN (tiles, g_get_num_processors () * ((tiles - 1) / IVL_TURNS (k) + 1));
+}
+
 void
 ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlRows y,
                const IvlGemmEpilogue *epilogue, IvlGemmChoice choice)
@@ -273,9 +282,12 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
       .row_base = rope ? rope->row_base : 0,
     };
     gboolean coopmat = shader->variant == IVL_GEMM_COOPMAT;
+    IvlSpan unused = { x.span.buffer, x.span.offset, 16 }, turns = unused;
+    gboolean takes_turns = shader->variant < IVL_GEMM_GPU && shader->variant != IVL_GEMM_BUFFER && device->divides
+                           && lanes == device->subgroup_size && ivl_vk_turns (stream, &turns);
     guint32 specs[] = { lanes, epilogue->bias != NULL, epilogue->act, epilogue->scale != NULL, epilogue->add,
-                        coopmat ? device->coopmat_m : device->fused, epilogue->norm != NULL, device->coopmat_n,
-                        device->coopmat_k };
+                        coopmat ? device->coopmat_m : device->fused,
+                        takes_turns || epilogue->norm, device->coopmat_n, device->coopmat_k };
     if (rope) {
       specs[2] = rope->head_dim;
       specs[3] = rope->heads;
@@ -284,11 +296,12 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
     guint n_specs = coopmat ? 9 : 7;
     guint32 no_epilogue[G_N_ELEMENTS (specs)] = { lanes };
     memcpy (no_epilogue + 5, specs + 5, 4 * sizeof *specs);
-    IvlSpan unused = { x.span.buffer, x.span.offset, 16 };
     IvlSpan factors = epilogue->norm ? *epilogue->norm : epilogue->scale ? *epilogue->scale : unused;
     IvlSpan spans[] = { x.span, w->slices[s], epilogue->bias ? *epilogue->bias : unused, factors, y.span,
-                        rope ? rope->rows : unused, rope ? rope->cache : unused, rope ? rope->table : unused };
+                        rope ? rope->rows : turns, rope ? rope->cache : unused, rope ? rope->table : unused, turns };
     IvlGroups groups = { (m + shader->rows - 1) / shader->rows, (n + columns - 1) / columns, choice.parts };
+    if (takes_turns)
+      groups = (IvlGroups){ turn_groups (groups.x * groups.y, w->k_pad), 1, 1 };
     IvlSpan scratch;
     if (groups.z > 1 && !ivl_vk_scratch (stream, &scratch))
       groups.z = 1;

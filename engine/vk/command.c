@@ -46,7 +46,7 @@ struct IvlVkStream {
   guint64 submitted; /* the last ticket: slot (submitted - 1) % N_SLOTS */
   GError *sticky;
   GArray *accesses; /* since the last barrier */
-  IvlVkBuffer *staging, *readback, *scratch;
+  IvlVkBuffer *staging, *readback, *scratch, *turns;
   guint64 staged[STAGING_PARTS]; /* tickets */
   guint next_part;
   bool profiling;
@@ -158,6 +158,7 @@ ivl_vk_stream_free (IvlVkStream *self)
   ivl_vk_buffer_free (self->staging);
   ivl_vk_buffer_free (self->readback);
   ivl_vk_buffer_free (self->scratch);
+  ivl_vk_buffer_free (self->turns);
   g_array_unref (self->accesses);
   g_hash_table_unref (self->profile);
   g_clear_error (&self->sticky);
@@ -474,6 +475,20 @@ ivl_vk_scratch (IvlVkStream *self, IvlSpan *span)
       && !(self->scratch = ivl_vk_buffer_new (self->device, IVL_VK_DEVICE, IVL_VK_SCRATCH_BYTES, NULL)))
     return FALSE;
   *span = (IvlSpan){ self->scratch, 0, IVL_VK_SCRATCH_BYTES };
+  return TRUE;
+}
+
+gboolean
+ivl_vk_turns (IvlVkStream *self, IvlSpan *span)
+{
+  const VkDeviceSize bytes = 8 * sizeof (guint32);
+  if (!self->turns) {
+    if (!(self->turns = ivl_vk_buffer_new (self->device, IVL_VK_UPLOAD, bytes, NULL)))
+      return FALSE;
+    memset (self->turns->map, 0, bytes);
+    ivl_vk_buffer_flush (self->turns);
+  }
+  *span = (IvlSpan){ self->turns, 0, bytes };
   return TRUE;
 }
 

@@ -56,6 +56,9 @@ void ivl_vk_note_work (IvlVkStream *stream, double flops, double bytes);
 #define IVL_VK_SCRATCH_BYTES (8u << 20)
 gboolean ivl_vk_scratch (IvlVkStream *stream, IvlSpan *span);
 
+/* Eight zeros of the stream's own, which a dispatch may count in if it leaves zeros; FALSE if there is no memory. */
+gboolean ivl_vk_turns (IvlVkStream *stream, IvlSpan *span);
+
 /* Makes everything recorded so far visible to the host once waited for, and submits. */
 gboolean ivl_vk_submit (IvlVkStream *stream, guint64 *ticket, GError **error);
 /* Waits for TICKET (0: everything). */

@@ -243,6 +243,7 @@ enum {
   DEBUG_MINIMUM = 1 << 2, /* no more than what Vulkan 1.2 asks of every device */
   DEBUG_GPU = 1 << 3,     /* taken for a discrete one: kernels for GPUs, transfers through staging */
   DEBUG_UNBOUND = 1 << 4, /* its threads run on any processor */
+  DEBUG_UNDIVIDED = 1 << 5, /* matmuls leave it to the driver who does what */
 };
 
 static guint
@@ -250,7 +251,7 @@ debug_flags (void)
 {
   static const GDebugKey keys[] = {
     { "texels", DEBUG_TEXELS }, { "buffers", DEBUG_BUFFERS }, { "minimum", DEBUG_MINIMUM }, { "gpu", DEBUG_GPU },
-    { "unbound", DEBUG_UNBOUND },
+    { "unbound", DEBUG_UNBOUND }, { "undivided", DEBUG_UNDIVIDED },
   };
   return g_parse_debug_string (g_getenv ("INTERNVL_DEBUG"), keys, G_N_ELEMENTS (keys));
 }
@@ -350,6 +351,8 @@ query_properties (IvlDevice *self)
   self->coopmat_lanes = 4 * self->subgroup_size;
   self->subgroup_arithmetic = (subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT)
                               && (subgroup.supportedOperations & VK_SUBGROUP_FEATURE_ARITHMETIC_BIT);
+  self->subgroup_ballot = (subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT)
+                          && (subgroup.supportedOperations & VK_SUBGROUP_FEATURE_BALLOT_BIT);
   self->host_import_alignment = host.minImportedHostPointerAlignment;
   self->software = self->properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
   guint debug = debug_flags ();
@@ -360,6 +363,7 @@ query_properties (IvlDevice *self)
   if (debug & DEBUG_MINIMUM)
     limit_to_minimum (&self->properties.limits);
   self->fused = fuses (self);
+  self->divides = self->software && is_lavapipe (self, 0) && !(debug & DEBUG_UNDIVIDED);
   self->addresses = self->addresses && self->software && !(debug & DEBUG_MINIMUM);
   self->broadcasts = self->addresses && broadcasts_by_address (self) && !(debug & (DEBUG_TEXELS | DEBUG_BUFFERS));
   self->texels = debug & DEBUG_TEXELS || (gathers_only_texels (self) && !(debug & (DEBUG_BUFFERS | DEBUG_GPU)));

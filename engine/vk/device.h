@@ -29,10 +29,12 @@ struct IvlDevice {
   bool software;         /* runs on the host's cores */
   bool unified;          /* device memory is host memory: map instead of staging */
   bool subgroup_arithmetic;
+  bool subgroup_ballot;
   bool fused;            /* a software driver whose fma () is one operation, and faster */
   bool texels;           /* bulk inputs are read faster through texel buffers: see ivl_vk_use_texels */
   bool addresses;        /* buffers have one; never on a host's device, whose features can't be seen, nor on GPUs */
   bool broadcasts;       /* what all lanes read alike is read faster by its address */
+  bool divides;          /* workgroups are shared out to the host's processors before they run; a subgroup has its size */
   bool host_import;      /* VK_EXT_external_memory_host */
   VkDeviceSize host_import_alignment;
   bool memory_budget;    /* VK_EXT_memory_budget */

@@ -32,8 +32,13 @@ layout (binding = 4, std430) writeonly buffer Y { float y[]; };
 SMALL (5, rows);           /* an IvlRow a texel */
 layout (binding = 6, std430) writeonly buffer Cache { float cache[]; };
 SMALL_FLOATS (7, cos_sin); /* two pairs a texel */
+#define TURNS_SLOT 8
 #else
 layout (binding = 4, std430) buffer Y { float y[]; };
+#define TURNS_SLOT 5
+#endif
+#ifdef TURNS
+layout (binding = TURNS_SLOT, std430) buffer Turns { uint next_turn, workgroups_done; };
 #endif
 layout (push_constant) uniform Push { IvlPushGemm p; ADDRESS (0, x_data) };
 

@@ -41,6 +41,10 @@ struct IvlPushGemm {
   uint row_base;         /* with RoPE: the IvlRow of row 0 */
 };
 
+/* Tiles that a workgroup may take one after the other (gemm/gemm.comp). lavapipe ends all loops of an invocation once they
+ * made 65,535 passes in all, without a word (22.3; LP_MAX_TGSI_LOOP_ITERATIONS); a tile is k / 4 of them at most. */
+#define IVL_TURNS(k) ((k) / 4 < 59998 ? 60000 / ((k) / 4 + 2) : 1)
+
 /* Pitches, cols and offsets in vec4. */
 struct IvlPushNorm {
   uint rows, cols;

@@ -126,6 +126,36 @@ child_rows (void)
   matmul_deinit (&t);
 }
 
+/* Many tiles of a large matrix: shaders whose workgroups take turns at them give what one does whose don't. */
+static void
+test_turns (void)
+{
+  enum { ROWS = 64, COLUMNS = 16384, LONG = 4096 };
+  Matmul t;
+  matmul_init (&t, ROWS, COLUMNS, LONG);
+  g_autofree float *one = g_new (float, ROWS * COLUMNS), *other = g_new (float, ROWS * COLUMNS);
+  guint buffer = 0, compared = 0;
+  while (ivl_gemm_shaders[buffer].variant != IVL_GEMM_BUFFER || ivl_gemm_shaders[buffer].rows != 16)
+    buffer++;
+  if (ivl_gemm_lacks (t.device, &ivl_gemm_shaders[buffer], &t.weight)) {
+    g_test_skip ("the device's storage buffers are too small");
+    matmul_deinit (&t);
+    return;
+  }
+  run_matmul (&t, ROWS, (IvlGemmChoice){ buffer, 1 }, one);
+  for (guint s = 0; s < ivl_n_gemm_shaders; s++) {
+    const IvlGemmShader *shader = &ivl_gemm_shaders[s];
+    if (shader->variant >= IVL_GEMM_GPU || shader->rows < 16 || s == buffer || ivl_gemm_lacks (t.device, shader, &t.weight))
+      continue;
+    run_matmul (&t, ROWS, (IvlGemmChoice){ s, 1 }, other);
+    g_assert_cmpmem (one, 4 * ROWS * COLUMNS, other, 4 * ROWS * COLUMNS);
+    compared++;
+  }
+  g_test_message ("%u compared", compared);
+  g_assert_cmpuint (compared, >=, 1);
+  matmul_deinit (&t);
+}
+
 static void
 test_rows (void)
 {
@@ -217,6 +247,7 @@ main (int argc, char **argv)
   g_test_add_func ("/tune/subprocess/child", child);
   g_test_add_func ("/tune/subprocess/rows", child_rows);
   g_test_add_func ("/tune/rows", test_rows);
+  g_test_add_func ("/tune/turns", test_turns);
   g_test_add_func ("/tune/kept", test_kept);
   g_test_add_func ("/tune/unwritable", test_unwritable);
   return g_test_run ();
