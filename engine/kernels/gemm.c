@@ -90,6 +90,13 @@ workgroup_lanes (const IvlDevice *device, const IvlGemmShader *shader)
   return shader->lanes ? shader->lanes : MIN (MAX (device->subgroup_size, 8), IVL_PANEL);
 }
 
+/* Workgroups may take turns at tiles (gemm/gemm.comp), for which a subgroup broadcasts. */
+static gboolean
+has_turns (const IvlGemmShader *shader)
+{
+  return shader->variant == IVL_GEMM_TEXEL || shader->variant == IVL_GEMM_ADDRESS;
+}
+
 gboolean
 ivl_gemm_can_norm (const IvlGemmShader *shader, const IvlWeight *weight)
 {
@@ -109,7 +116,7 @@ ivl_gemm_lacks (const IvlDevice *device, const IvlGemmShader *shader, const IvlW
     return "the weights were cut for texel buffers";
   if (shader->variant == IVL_GEMM_ADDRESS && !device->addresses)
     return "the device's buffers have no addresses";
-  if (shader->variant < IVL_GEMM_GPU && shader->variant != IVL_GEMM_BUFFER && !device->subgroup_ballot)
+  if (has_turns (shader) && !device->subgroup_ballot)
     return "the device's subgroups don't broadcast";
   if (shader->variant == IVL_GEMM_COOPMAT && !device->coopmat_m)
     return "the device offers no suitable cooperative matrices";
@@ -252,9 +259,9 @@ reduce (IvlVkStream *stream, IvlKernelId kernel, IvlSpan *spans, const guint32 *
 
 /* Workgroups that take turns at TILES: each processor's could do them all. */
 static guint
-turn_groups (guint tiles, guint k)
+turn_groups (const IvlDevice *device, guint tiles, guint k)
 {
-  return MIN (tiles, g_get_num_processors () * ((tiles - 1) / IVL_TURNS (k) + 1));
+  return MIN (tiles, device->processors * ((tiles - 1) / IVL_TURNS (k) + 1));
 }
 
 void
@@ -283,8 +290,8 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
     };
     gboolean coopmat = shader->variant == IVL_GEMM_COOPMAT;
     IvlSpan unused = { x.span.buffer, x.span.offset, 16 }, turns = unused;
-    gboolean takes_turns = shader->variant < IVL_GEMM_GPU && shader->variant != IVL_GEMM_BUFFER && device->divides
-                           && lanes == device->subgroup_size && ivl_vk_turns (stream, &turns);
+    gboolean takes_turns = has_turns (shader) && device->processors && lanes == device->subgroup_size
+                           && ivl_vk_turns (stream, &turns);
     guint32 specs[] = { lanes, epilogue->bias != NULL, epilogue->act, epilogue->scale != NULL, epilogue->add,
                         coopmat ? device->coopmat_m : device->fused,
                         takes_turns || epilogue->norm, device->coopmat_n, device->coopmat_k };
@@ -301,7 +308,7 @@ ivl_gemm_with (IvlVkStream *stream, const IvlWeight *w, IvlRows x, guint m, IvlR
                         rope ? rope->rows : turns, rope ? rope->cache : unused, rope ? rope->table : unused, turns };
     IvlGroups groups = { (m + shader->rows - 1) / shader->rows, (n + columns - 1) / columns, choice.parts };
     if (takes_turns)
-      groups = (IvlGroups){ turn_groups (groups.x * groups.y, w->k_pad), 1, 1 };
+      groups = (IvlGroups){ turn_groups (device, groups.x * groups.y, w->k_pad), 1, 1 };
     IvlSpan scratch;
     if (groups.z > 1 && !ivl_vk_scratch (stream, &scratch))
       groups.z = 1;

@@ -363,7 +363,8 @@ query_properties (IvlDevice *self)
   if (debug & DEBUG_MINIMUM)
     limit_to_minimum (&self->properties.limits);
   self->fused = fuses (self);
-  self->divides = self->software && is_lavapipe (self, 0) && !(debug & DEBUG_UNDIVIDED);
+  bool divides = self->software && is_lavapipe (self, 0) && !(debug & DEBUG_UNDIVIDED);
+  self->processors = divides ? g_get_num_processors () : 0;
   self->addresses = self->addresses && self->software && !(debug & DEBUG_MINIMUM);
   self->broadcasts = self->addresses && broadcasts_by_address (self) && !(debug & (DEBUG_TEXELS | DEBUG_BUFFERS));
   self->texels = debug & DEBUG_TEXELS || (gathers_only_texels (self) && !(debug & (DEBUG_BUFFERS | DEBUG_GPU)));

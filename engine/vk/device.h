@@ -34,7 +34,7 @@ struct IvlDevice {
   bool texels;           /* bulk inputs are read faster through texel buffers: see ivl_vk_use_texels */
   bool addresses;        /* buffers have one; never on a host's device, whose features can't be seen, nor on GPUs */
   bool broadcasts;       /* what all lanes read alike is read faster by its address */
-  bool divides;          /* workgroups are shared out to the host's processors before they run; a subgroup has its size */
+  guint processors;      /* of the host, to which a dispatch's workgroups are shared out before they run; 0: they aren't */
   bool host_import;      /* VK_EXT_external_memory_host */
   VkDeviceSize host_import_alignment;
   bool memory_budget;    /* VK_EXT_memory_budget */
